@@ -1,0 +1,249 @@
+"""`guard policy`: check, test and explain a policy before it decides anything."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import click
+
+from guard.core.canonical import NotIJson, NotJson, read, write
+from guard.core.errors import GuardError, printable
+from guard.core.model import Allow, Call, Conversation, Facts, Pin, Principal, Tool
+from guard.policy.cases import CaseResult, read_cases, run
+from guard.policy.cautions import cautions
+from guard.policy.document import load
+from guard.policy.explain import explain
+from guard.policy.fit import misfits
+from guard.policy.instants import milliseconds
+from guard.policy.rules import Policy
+
+NO: Final = 1
+INVALID: Final = 2
+EPILOG: Final = (
+    "Exit codes: 0 yes; 1 the answer is no; 2 wrong usage, or a file that is unreadable or invalid."
+)
+FILE: Final = click.Path(path_type=Path)
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(epilog=EPILOG)
+def policy() -> None:
+    """Check, test and explain a policy."""
+
+
+@policy.command(epilog=EPILOG)
+@click.argument("file", type=FILE)
+@click.option("--tools", type=FILE, help='Hold the rules beside these tools: JSON, {"tools": [...]}.')
+@click.option("--server", default="server", show_default=True, help="The id of the server that has --tools.")
+@as_json_option
+def check(file: Path, tools: Path | None, server: str, as_json: bool) -> None:
+    """Load a policy as Guard would: strictly, with the cases beside it.
+
+    Warnings are printed and change nothing. With --tools, a rule on a property that the tools do
+    not have is an error.
+    """
+    try:
+        loaded = load(_bytes(file), name=str(file))
+        results = _results(file, loaded)
+        found = [] if tools is None else [*misfits(loaded, _definitions(tools, server))]
+    except GuardError as error:
+        _invalid(error, as_json)
+    warnings = [printable(warning) for warning in cautions(loaded)]
+    failed = [result for result in results if not result.passed]
+    if as_json:
+        _print_json(
+            {
+                "id": loaded.ref.id,
+                "version": loaded.ref.version,
+                "sha256": loaded.ref.sha256,
+                "mode": loaded.mode,
+                "cases": len(results),
+                "failed": [_case_json(result) for result in failed],
+                "misfits": [_error_json(misfit) for misfit in found],
+                "warnings": warnings,
+            }
+        )
+    else:
+        click.echo(f"{loaded.ref.id} version {loaded.ref.version}, {loaded.mode}, sha256 {loaded.ref.sha256}")
+        for line in (*map(_case_line, failed), *map(str, found), *(f"warning: {text}" for text in warnings)):
+            click.echo(line)
+        click.echo(
+            f"{len(results)} cases, {len(failed)} failed; {len(found)} misfits; {len(warnings)} warnings"
+        )
+    sys.exit(NO if failed or found else 0)
+
+
+@policy.command(epilog=EPILOG)
+@click.argument("files", type=FILE, nargs=-1, required=True)
+@as_json_option
+def test(files: tuple[Path, ...], as_json: bool) -> None:
+    """Run the cases beside each policy, NAME.cases.yaml or NAME.cases.json beside NAME.yaml."""
+    report: dict[str, list[CaseResult]] = {}
+    try:
+        for file in files:
+            if _cases_file(file) is None:
+                remedy = f"write {file.stem}.cases.yaml beside it"
+                raise GuardError("there are no cases", where=printable(str(file)), remedy=remedy)  # noqa: TRY301
+            report[str(file)] = _results(file, load(_bytes(file), name=str(file)))
+    except GuardError as error:
+        _invalid(error, as_json)
+    failed = [result for results in report.values() for result in results if not result.passed]
+    if as_json:
+        _print_json({file: [_case_json(result) for result in results] for file, results in report.items()})
+    else:
+        for name, results in report.items():
+            click.echo(printable(name))
+            for line in map(_case_line, results):
+                click.echo(f"  {line}")
+        click.echo(f"{sum(map(len, report.values()))} cases, {len(failed)} failed")
+    sys.exit(NO if failed else 0)
+
+
+@policy.command("explain", epilog=EPILOG)
+@click.argument("file", type=FILE)
+@click.option("--role", required=True, help="The role of who asks.")
+@click.option("--tool", required=True, help="The tool that is called.")
+@click.option("--arguments", default="{}", show_default=True, help="The arguments, a JSON object.")
+@click.option("--server", default="server", show_default=True, help="The id of the tool's server.")
+@click.option("--scopes", help="What the credential narrows its role to, separated by commas.")
+@click.option("--declared", default="", help="Scopes that the tool's author declares, separated by commas.")
+@click.option(
+    "--now", default="1970-01-01T00:00:00Z", show_default=True, help="The time of the call, RFC 3339."
+)
+@as_json_option
+def explain_command(
+    *,
+    file: Path,
+    role: str,
+    tool: str,
+    arguments: str,
+    server: str,
+    scopes: str | None,
+    declared: str,
+    now: str,
+    as_json: bool,
+) -> None:
+    """Say what a policy answers to one call, and how it comes to that.
+
+    The cases beside the policy are not run, so that a failing case can be looked into. The tool
+    counts as pinned, and the rest of the world as sound.
+    """
+    try:
+        loaded = load(_bytes(file), name=str(file))
+        params = {"name": tool, "arguments": _arguments(arguments)}
+    except GuardError as error:
+        _invalid(error, as_json)
+    try:
+        time = milliseconds(now)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--now") from None
+    narrowed = None if scopes is None else _split(scopes)
+    explanation = explain(
+        Call(
+            id="explain",
+            principal=Principal("default", "launch", "someone", role, narrowed),
+            tool=Tool(server, tool, "", Pin.MATCHES, _split(declared)),
+            audience=server,
+            method="tools/call",
+            params=params,
+            conversation=Conversation("explain", "launch"),
+            facts=Facts(now=time),
+        ),
+        loaded,
+    )
+    if as_json:
+        _print_json(explanation.as_json())
+    else:
+        click.echo(str(explanation))
+    sys.exit(0 if isinstance(explanation.decision, Allow) else NO)
+
+
+def _split(text: str) -> frozenset[str]:
+    return frozenset(part.strip() for part in text.split(",") if part.strip())
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        what = f"cannot be read: {error.strerror}"
+        raise GuardError(
+            what, where=printable(str(file)), remedy="give the path of a file that you may read"
+        ) from None
+
+
+def _cases_file(file: Path) -> Path | None:
+    """The cases beside a policy, None if there are none."""
+    return next((path for path in _beside(file) if path.is_file()), None)
+
+
+def _beside(file: Path) -> Iterator[Path]:
+    for suffix in dict.fromkeys((file.suffix, ".yaml", ".json")):
+        yield file.with_name(f"{file.stem}.cases{suffix}")
+
+
+def _results(file: Path, loaded: Policy) -> list[CaseResult]:
+    cases = _cases_file(file)
+    return [] if cases is None else run(loaded, read_cases(_bytes(cases), name=str(cases)))
+
+
+def _definitions(file: Path, server: str) -> dict[tuple[str, str], dict[str, Any]]:
+    where = printable(str(file))
+    try:
+        listed = read(_bytes(file))["tools"]
+        return {(server, str(tool["name"])): tool for tool in listed}
+    except (NotJson, NotIJson) as error:
+        raise GuardError(
+            f"not JSON: {printable(str(error))}", where=where, remedy="save a tools/list result"
+        ) from None
+    except (KeyError, TypeError, IndexError):
+        raise GuardError("no list of tools", where=where, remedy='write {"tools": [...]}') from None
+
+
+def _arguments(text: str) -> Any:
+    remedy = 'give a JSON object, such as \'{"path": "/tmp"}\''
+    try:
+        value = read(text.encode("utf-8"))
+    except (ValueError, UnicodeEncodeError) as error:
+        raise GuardError(printable(str(error)), where="--arguments", remedy=remedy) from None
+    if not isinstance(value, dict):
+        raise GuardError("not a JSON object", where="--arguments", remedy=remedy)
+    return value
+
+
+def _case_line(result: CaseResult) -> str:
+    verdict = "ok  " if result.passed else "FAIL"
+    line = f"{verdict} {printable(result.case.name)}"
+    if result.passed:
+        return line
+    got = f"expected {printable(result.expected)}, got {printable(result.got)}"
+    return f"{line} ({printable(result.case.where)}): {got}"
+
+
+def _case_json(result: CaseResult) -> dict[str, Any]:
+    return {
+        "name": result.case.name,
+        "where": result.case.where,
+        "passed": result.passed,
+        "expected": result.expected,
+        "got": result.got,
+    }
+
+
+def _error_json(error: GuardError) -> dict[str, str]:
+    return {"error": error.what, "where": error.where, "remedy": error.remedy}
+
+
+def _print_json(value: Any) -> None:
+    click.echo(write(value))
+
+
+def _invalid(error: GuardError, as_json: bool) -> NoReturn:
+    if as_json:
+        _print_json(_error_json(error))
+    else:
+        click.echo(str(error), err=True)
+    sys.exit(INVALID)

@@ -1,0 +1,242 @@
+"""A home: a folder of Guard's with its keys (0600 in a 0700 folder), its store and its leases.
+
+What is made here for the first time is made so that two processes that start at once agree.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from guard.artifact.grant import Issuer
+from guard.artifact.replay import MemoryReplay
+from guard.artifact.verify import Verifier
+from guard.core.canonical import NotIJson, NotJson, b64, canonical, digest, read, unb64
+from guard.core.errors import GuardError
+from guard.core.keys import KeySet, SigningKey, vkey
+from guard.lineage.entry import Kind
+from guard.lineage.lease import Lease
+from guard.lineage.sqlite import SqliteStore
+from guard.lineage.store import (
+    CloseGrant,
+    Conflict,
+    Effect,
+    Outcome,
+    Place,
+    Recorded,
+    SaveSetting,
+    Transaction,
+)
+from guard.proxy.world import entry
+
+DEFAULT_TENANT: Final = "default"
+HOME_VARIABLE: Final = "GUARD_HOME"
+_SEED_BYTES: Final = 32
+_KEY_SET: Final = "key-set"
+
+
+def clock() -> int:
+    """UNIX milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A folder of Guard's, opened.
+
+    Attributes:
+        path: the folder.
+        name: the issuer's name, `iss` of every artifact.
+        artifact_key: signs artifacts.
+        checkpoint_key: signs checkpoints; never the artifact key.
+        pairwise_secret: 32 bytes behind the pairwise names.
+    """
+
+    path: Path
+    name: str
+    artifact_key: SigningKey
+    checkpoint_key: SigningKey
+    pairwise_secret: bytes
+
+    @property
+    def origin(self) -> str:
+        """The log's name."""
+        return f"{self.name}/lineage"
+
+    @property
+    def vkey(self) -> str:
+        """What an outsider checks checkpoints with."""
+        return vkey(self.origin, self.checkpoint_key.public.raw)
+
+    @property
+    def keys(self) -> KeySet:
+        """What an outsider checks artifacts with."""
+        return KeySet([self.artifact_key.public])
+
+    def issuer(self) -> Issuer:
+        """Whoever signs artifacts here."""
+        return Issuer(name=self.name, key=self.artifact_key, pairwise_secret=self.pairwise_secret)
+
+    def gate_verifier(self, audience: str) -> Verifier:
+        """The gate's own verifier; the tool server's is another one with another replay store."""
+        return Verifier(
+            issuer=self.name,
+            keys=self.keys,
+            audience=audience,
+            replay=MemoryReplay(),
+            name=f"{self.name}/gate",
+            accept_observed=True,
+        )
+
+    def store(self) -> SqliteStore:
+        """Open the store, made where there is none; its key set is recorded when it is new or changed."""
+        store = SqliteStore(self.path / "guard.db", key=self.checkpoint_key, origin=self.origin)
+        state = {"jwks": self.keys.jwks(), "vkey": self.vkey}
+        if store.setting(DEFAULT_TENANT, _KEY_SET) != digest(state):
+            record(store, Kind.KEY_SET, state, SaveSetting(_KEY_SET, digest(state)))
+        return store
+
+
+def default_home() -> Path:
+    """Where Guard lives unless told otherwise: GUARD_HOME, else ~/.guard."""
+    named = os.environ.get(HOME_VARIABLE)
+    return Path(named) if named else Path.home() / ".guard"
+
+
+def open_home(path: Path) -> Home:
+    """Open a home; make what is missing.
+
+    Raises:
+        GuardError: others can read the keys, or a key file is not one.
+    """
+    keys = path / "keys"
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        keys.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise GuardError(f"cannot be made: {error.strerror}", where=str(path)) from None
+    _private(keys, "folder", 0o700)
+    name = _secret(keys / "name.json", lambda: {"name": f"guard.local/{os.urandom(8).hex()}"}).get("name")
+    pairwise = _secret(keys / "pairwise.json", lambda: {"kty": "oct", "k": b64(os.urandom(_SEED_BYTES))})
+    if not isinstance(name, str) or not name:
+        raise GuardError("holds no name", where=str(keys / "name.json"))
+    return Home(
+        path,
+        name,
+        _signing_key(keys / "artifact.json"),
+        _signing_key(keys / "checkpoint.json"),
+        _bytes(pairwise, "k", keys / "pairwise.json"),
+    )
+
+
+def _signing_key(path: Path) -> SigningKey:
+    def fresh() -> dict[str, Any]:
+        seed = os.urandom(_SEED_BYTES)
+        return {**SigningKey.load(seed).public.jwk(), "d": b64(seed)}
+
+    jwk = _secret(path, fresh)
+    end = jwk.get("exp")
+    if end is not None and type(end) is not int:
+        raise GuardError("`exp` is not an integer", where=str(path))
+    return SigningKey.load(_bytes(jwk, "d", path), end)
+
+
+def _bytes(jwk: Mapping[str, Any], member: str, path: Path) -> bytes:
+    try:
+        value = unb64(jwk[member])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        value = b""
+    if len(value) != _SEED_BYTES:
+        raise GuardError(f"`{member}` is not {_SEED_BYTES} bytes of base64url", where=str(path))
+    return value
+
+
+def _secret(path: Path, fresh: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Read a private file, made first where there is none."""
+    if not path.exists():
+        _make_once(path, canonical(fresh()))
+    _private(path, "file", 0o600)
+    try:
+        value = read(path.read_bytes())
+    except (NotJson, NotIJson) as error:
+        raise GuardError(f"not readable: {error}", where=str(path)) from None
+    if not isinstance(value, dict):
+        raise GuardError("not a JSON object", where=str(path))
+    return value
+
+
+def _make_once(path: Path, data: bytes) -> None:
+    """Whoever links first wins; the others read what stands."""
+    own = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    fd = os.open(own, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(own, path)
+        except FileExistsError:
+            return
+    finally:
+        own.unlink()
+
+
+def _private(path: Path, what: str, mode: int) -> None:
+    found = path.stat()
+    if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid != os.geteuid():
+        raise GuardError(
+            f"the key {what} can be read by others",
+            where=str(path),
+            remedy=f"chmod {mode:o} {path} (and make new keys if others may have read them)",
+        )
+
+
+def record(
+    store: SqliteStore,
+    kind: Kind,
+    fields: Mapping[str, Any],
+    *effects: Effect,
+    tenant: str = DEFAULT_TENANT,
+) -> Recorded:
+    """Append one of the house's own entries, with its effects.
+
+    Raises:
+        GuardError: an effect cannot be; it says why.
+    """
+    transaction = Transaction(Place(tenant), entry(kind, "", fields), clock(), effects=effects)
+    outcome: Outcome = store.apply([transaction])[0]
+    if isinstance(outcome, Conflict):
+        raise GuardError(outcome.what)
+    if not isinstance(outcome, Recorded):
+        raise GuardError("the store moved meanwhile", remedy="run the command again")
+    return outcome
+
+
+def close_abandoned(store: SqliteStore, lease: Lease) -> int:
+    """Close as `unknown` every grant whose process is dead. Returns how many there were."""
+    closed = 0
+    owed: dict[str, list[tuple[str, Place]]] = {}
+    for call, instance, place in store.open_grants():
+        owed.setdefault(instance, []).append((call, place))
+    for instance, grants in owed.items():
+        with lease.takeover(instance) as dead:
+            if dead:
+                outcomes = store.apply(
+                    [
+                        Transaction(
+                            place,
+                            entry(Kind.UNKNOWN, call, {"reason": "restart"}),
+                            clock(),
+                            effects=(CloseGrant(call),),
+                        )
+                        for call, place in grants
+                    ]
+                )
+                closed += sum(isinstance(outcome, Recorded) for outcome in outcomes)
+    return closed

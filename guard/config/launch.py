@@ -1,0 +1,166 @@
+"""What a launch says: the policy, who calls, the tool server and its environment."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from guard.artifact.replay import MemoryReplay
+from guard.artifact.verify import Verifier
+from guard.config.home import DEFAULT_TENANT, clock, record
+from guard.core.canonical import NotIJson, NotJson, canonical, read, sha256
+from guard.core.errors import GuardError, printable
+from guard.core.keys import KeySet
+from guard.core.model import Principal
+from guard.identity.api_keys import authenticate
+from guard.lineage.entry import Kind
+from guard.lineage.sqlite import SqliteStore
+from guard.lineage.store import SavePolicy
+from guard.policy.cases import load_checked
+from guard.policy.fit import check_against
+from guard.policy.rules import Policy
+
+KEY_VARIABLE: Final = "GUARD_API_KEY"
+PASSED_ON: Final = (
+    "HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER",
+)  # fmt: skip
+"""What a tool server sees of the environment unless more is named."""
+MAX_POLICY_BYTES: Final = 1024 * 1024
+
+
+def cases_beside(policy: Path) -> Path:
+    """Where a policy's cases are: NAME.cases.yaml beside NAME.yaml."""
+    return policy.with_name(f"{policy.stem}.cases{policy.suffix}")
+
+
+def load_policy(path: Path) -> Policy:
+    """Read a policy and run the cases beside it.
+
+    Raises:
+        GuardError: not a policy, or its cases fail.
+    """
+    cases = cases_beside(path)
+    return load_checked(
+        _file(path), _file(cases) if cases.exists() else None, name=str(path), cases_name=str(cases)
+    )
+
+
+def _file(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_POLICY_BYTES + 1)
+    except OSError as error:
+        raise GuardError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    if len(data) > MAX_POLICY_BYTES:
+        raise GuardError(f"larger than {MAX_POLICY_BYTES} bytes", where=str(path))
+    return data
+
+
+def adopt_policy(
+    store: SqliteStore, policy: Policy, definitions: Mapping[tuple[str, str], Any], *, tenant: str
+) -> None:
+    """Hold the policy against the pinned tools, and record it if it is new to the store.
+
+    Raises:
+        GuardError: a rule that no pinned tool can meet, an older version, or other bytes under the
+            same version.
+    """
+    check_against(policy, definitions)
+    ref = policy.ref
+    if store.policy(tenant, ref.id) == (ref.version, ref.sha256):
+        return
+    fields = {"id": ref.id, "version": ref.version, "sha256": ref.sha256, "mode": policy.mode}
+    try:
+        record(store, Kind.POLICY, fields, SavePolicy(ref.id, ref.version, ref.sha256), tenant=tenant)
+    except GuardError as error:
+        raise GuardError(
+            error.what, where=printable(ref.id), remedy="raise `version` in the policy: it only grows"
+        ) from None
+
+
+def server_name(command: Sequence[str]) -> str:
+    """A server's id where the operator gave none: the program, and a digest of the whole command."""
+    return f"{Path(command[0]).name}-{sha256(canonical(list(command)))[:8]}"
+
+
+def environment(named: Sequence[str]) -> dict[str, str]:
+    """A tool server's whole environment: the few that every program needs, and those named.
+
+    Args:
+        named: `NAME` passes Guard's own value on, `NAME=VALUE` gives another.
+
+    Raises:
+        GuardError: Guard's own key was named.
+    """
+    env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    for item in named:
+        name, given, value = item.partition("=")
+        if name == KEY_VARIABLE:
+            raise GuardError("Guard's own key is never passed on", where=f"--env {KEY_VARIABLE}")
+        if given:
+            env[name] = value
+        elif name in os.environ:
+            env[name] = os.environ[name]
+    return env
+
+
+def identity(
+    store: SqliteStore, *, role: str | None, principal: str | None
+) -> tuple[Callable[[], Principal], str]:
+    """How the launch says who calls: the API key in the environment, or role and principal.
+
+    Returns: a function that makes the Principal, asked anew at every call; and the tenant.
+
+    Raises:
+        GuardError: neither, or both.
+    """
+    text = os.environ.get(KEY_VARIABLE)
+    if text is not None and role is not None:
+        raise GuardError(
+            f"{KEY_VARIABLE} and --role both say who calls", remedy="keep one: a key has its own role"
+        )
+    if text is not None:
+
+        def by_key() -> Principal:
+            return authenticate(text, store.api_key, clock() // 1000)
+
+        return by_key, by_key().tenant
+    if role is None:
+        raise GuardError("nobody says who calls", remedy=f"give --role ROLE, or set {KEY_VARIABLE}")
+    fixed = Principal(DEFAULT_TENANT, "launch", principal or _user(), role)
+    return (lambda: fixed), DEFAULT_TENANT
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return str(os.getuid())
+
+
+def trusted(items: Sequence[str], *, audience: str) -> tuple[Verifier, ...]:
+    """Verifiers of artifacts that clients present, one for each trusted issuer.
+
+    Args:
+        items: `ISSUER=JWKS-FILE`.
+        audience: this Guard's own name: an artifact for anyone else is not believed.
+
+    Raises:
+        GuardError: not of that form, or not a key set.
+    """
+    verifiers = []
+    for item in items:
+        issuer, given, file = item.partition("=")
+        if not given:
+            raise GuardError("is not ISSUER=JWKS-FILE", where=f"--trust {printable(item)}")
+        try:
+            keys = KeySet.from_jwks(read(_file(Path(file))))
+        except (NotJson, NotIJson) as error:
+            raise GuardError(f"not a JWK set: {error}", where=file) from None
+        verifiers.append(
+            Verifier(issuer=issuer, keys=keys, audience=audience, replay=MemoryReplay(), name="parents")
+        )
+    return tuple(verifiers)

@@ -1,0 +1,223 @@
+"""The nouns: who asks, what for, the request, the facts around it, and the decision.
+
+All are frozen values. None knows where it came from or what happens to it next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final, NoReturn
+
+from guard.core.canonical import digest
+from guard.core.errors import Reason
+
+DIGESTED_MEMBERS: Final = ("name", "arguments", "inputResponses", "requestState", "task")
+SCOPES_META: Final = "dev.guard-mcp/scopes"
+ARTIFACT_META: Final = "dev.guard-mcp/authorization"
+DECISION_META: Final = "dev.guard-mcp/decision"
+CONVERSATION_META: Final = "dev.guard-mcp/conversation"
+OWN_META_PREFIX: Final = "dev.guard-mcp/"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks. Two are the same only if tenant, issuer and subject are.
+
+    Attributes:
+        tenant: from the credential's record only.
+        issuer: who vouches: "api-key", "launch", or a token issuer's URL.
+        subject: the name under that issuer.
+        role: the one role that the record names.
+        scopes: what the credential narrows its role to; None narrows nothing.
+        credential: which credential it was (a key's id, or "launch").
+    """
+
+    tenant: str
+    issuer: str
+    subject: str
+    role: str
+    scopes: frozenset[str] | None = None
+    credential: str = "launch"
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What every store key begins with."""
+        return (self.tenant, self.issuer, self.subject)
+
+
+class Pin(StrEnum):
+    """How the tool's live definition stands to the one that an operator accepted."""
+
+    MATCHES = "matches"
+    UNPINNED = "unpinned"
+    CHANGED = "changed"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One tool of one server, as it was pinned.
+
+    Attributes:
+        server: the operator's id of the server.
+        name: the server's own name for the tool.
+        sha256: digest of the definition's RFC 8785 bytes (base64url).
+        pin: how the live definition stands to the pinned one.
+        declared: scopes that the tool's author declared in the definition's `_meta`.
+    """
+
+    server: str
+    name: str
+    sha256: str = ""
+    pin: Pin = Pin.ABSENT
+    declared: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Which conversation a call belongs to.
+
+    Attributes:
+        id: the id as it was given or minted; scoped to the principal.
+        source: "meta", "session", "launch" or "inferred".
+    """
+
+    id: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The world at the moment of the call, as values.
+
+    Attributes:
+        now: UNIX milliseconds of the clock.
+        last: UNIX milliseconds of the newest entry of the log.
+        artifact_key: whether a signing key is present and inside its validity.
+        store_writable: whether the log still takes entries.
+        contained: what is out of use: any of "all", "conversation", "principal", "tool".
+        versions: every version that the decision rests on, checked again in step 6.
+    """
+
+    now: int
+    last: int = 0
+    artifact_key: bool = True
+    store_writable: bool = True
+    contained: frozenset[str] = frozenset()
+    versions: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, bound: everything that `decide` may know and that will be sent.
+
+    Attributes:
+        id: 128 random bits, base64url; the `decision_id`.
+        principal: who asks.
+        tool: what for.
+        audience: the operator's id of the server that the artifact is for.
+        method: the JSON-RPC method.
+        params: the upstream params without `_meta`, exactly as they will be sent.
+        conversation: where it belongs.
+        facts: the world around it.
+        fault: pointer and words of what made `arguments` not I-JSON; None if nothing did.
+        traceparent: W3C trace context, a label only.
+        parent: the artifact that the client presented, as far as it was believed.
+    """
+
+    id: str
+    principal: Principal
+    tool: Tool
+    audience: str
+    method: str
+    params: Mapping[str, Any]
+    conversation: Conversation
+    facts: Facts
+    fault: tuple[str, str] | None = None
+    traceparent: str | None = None
+    parent: Parent | None = None
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The arguments, {} where the client sent none."""
+        arguments: Mapping[str, Any] = self.params.get("arguments", {})
+        return arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """An artifact that came with the call.
+
+    Attributes:
+        edge: "verified" (a trusted issuer's, for this Guard), or "claimed".
+        sha256: digest of its bytes.
+        txn: the transaction that it belongs to, "" when it is only claimed.
+    """
+
+    edge: str
+    sha256: str
+    txn: str = ""
+
+
+def args_sha256(params: Mapping[str, Any]) -> str:
+    """The digest of what was judged: RFC 8785 over the members of DIGESTED_MEMBERS that are there.
+
+    Raises:
+        NotIJson: the params have no canonical form.
+    """
+    return digest({name: params[name] for name in DIGESTED_MEMBERS if name in params})
+
+
+class _Decision:
+    """A decision has no truth value: `if decision:` would read a denial as a yes."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError("a decision has no truth value; match on Allow and Deny")
+
+
+@dataclass(frozen=True, slots=True)
+class Allow(_Decision):
+    """The call may run, if every obligation is met.
+
+    Attributes:
+        rules: ids of the rules that permitted it, sorted.
+        scopes: what this tool required, sorted; no more than that goes into the artifact.
+        obligations: what the enforcement point must do, sorted; an unknown one denies.
+        mode: "enforce" or "observe".
+    """
+
+    rules: tuple[str, ...]
+    scopes: tuple[str, ...]
+    obligations: tuple[str, ...] = ()
+    mode: str = "enforce"
+
+
+@dataclass(frozen=True, slots=True)
+class Deny(_Decision):
+    """The call may not run.
+
+    Attributes:
+        reason: why, from the closed list.
+        rule: id of the rule that said so, "" when none did.
+        pointer: JSON pointer into the request to the field at fault, "" when there is none.
+    """
+
+    reason: Reason
+    rule: str = ""
+    pointer: str = ""
+
+
+Decision = Allow | Deny
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRef:
+    """Which policy decided: what goes into artifact and entry."""
+
+    id: str
+    version: int
+    sha256: str

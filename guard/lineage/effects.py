@@ -1,0 +1,229 @@
+"""What a transaction does beside appending: each effect's obstacle, and its SQL.
+
+`obstacle` is asked for every effect before anything is written, so that a refused transaction
+leaves no trace in its batch.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, Final, assert_never
+
+import orjson
+
+from guard.core.canonical import canonical
+from guard.identity.api_keys import ApiKeyRecord
+from guard.lineage.store import (
+    CONTAINMENT,
+    REVOCATION,
+    CloseGrant,
+    Contain,
+    Effect,
+    OpenGrant,
+    Release,
+    RevokeKey,
+    SaveKey,
+    SavePins,
+    SavePolicy,
+    SaveSetting,
+    UseKey,
+    pins_version,
+    policy_version,
+)
+
+
+def principal_target(issuer: str, subject: str) -> str:
+    """How a containment names a principal: no two principals share the text."""
+    return canonical([issuer, subject]).decode()
+
+
+def tool_target(server: str, name: str) -> str:
+    """How a containment names a tool."""
+    return canonical([server, name]).decode()
+
+
+def version(db: sqlite3.Connection, tenant: str, key: str) -> int:
+    """A version's number, 0 where it never moved."""
+    row = db.execute("SELECT version FROM versions WHERE tenant = ? AND key = ?", (tenant, key)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _bump(db: sqlite3.Connection, tenant: str, key: str) -> None:
+    db.execute(
+        "INSERT INTO versions VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET version = version + 1",
+        (tenant, key),
+    )
+
+
+def _exists(db: sqlite3.Connection, sql: str, *values: Any) -> bool:
+    return db.execute(sql, values).fetchone() is not None
+
+
+def obstacle(db: sqlite3.Connection, tenant: str, effect: Effect) -> str:
+    """Why an effect cannot be, "" if it can."""
+    match effect:
+        case OpenGrant(call):
+            return f"the grant {call} is open already" if _is_open(db, tenant, call) else ""
+        case CloseGrant(call):
+            return "" if _is_open(db, tenant, call) else f"the grant {call} has its ending already"
+        case Contain(kind, target):
+            return _cannot_contain(db, tenant, kind, target)
+        case Release(kind, target):
+            standing = _is_contained(db, tenant, kind, target)
+            return "" if standing else f"the {kind} {target} is not contained"
+        case RevokeKey(key_id):
+            return _cannot_revoke(db, tenant, key_id)
+        case SavePolicy():
+            return _older_policy(db, tenant, effect)
+        case SaveKey(record):
+            return f"there is a key {record.key_id} already" if read_key(db, record.key_id) else ""
+        case UseKey() | SavePins() | SaveSetting():
+            return ""
+        case _:
+            assert_never(effect)
+
+
+def _cannot_contain(db: sqlite3.Connection, tenant: str, kind: str, target: str) -> str:
+    if _is_contained(db, tenant, kind, target):
+        return f"the {kind} {target} is contained already"
+    known = "SELECT 1 FROM conversations WHERE tenant = ? AND id = ?"
+    if kind == "conversation" and not _exists(db, known, tenant, target):
+        return f"there is no conversation {target}"
+    return ""
+
+
+def _cannot_revoke(db: sqlite3.Connection, tenant: str, key_id: str) -> str:
+    record = read_key(db, key_id)
+    if record is None or record.tenant != tenant:
+        return f"there is no key {key_id}"
+    return "" if record.revoked_at is None else f"the key {key_id} is revoked already"
+
+
+def _is_open(db: sqlite3.Connection, tenant: str, call: str) -> bool:
+    return _exists(db, "SELECT 1 FROM open_grants WHERE tenant = ? AND call = ?", tenant, call)
+
+
+def _is_contained(db: sqlite3.Connection, tenant: str, kind: str, target: str) -> bool:
+    return _exists(
+        db, "SELECT 1 FROM contained WHERE tenant = ? AND kind = ? AND target = ?", tenant, kind, target
+    )
+
+
+def _older_policy(db: sqlite3.Connection, tenant: str, policy: SavePolicy) -> str:
+    row = db.execute(
+        "SELECT version, sha256 FROM policies WHERE tenant = ? AND id = ?", (tenant, policy.id)
+    ).fetchone()
+    if row is None or policy.version > row[0]:
+        return ""
+    if policy.version < row[0]:
+        return f"policy {policy.id} is at version {row[0]}, version {policy.version} is older"
+    return "" if policy.sha256 == row[1] else f"policy {policy.id} version {row[0]} had other bytes"
+
+
+def _save_policy(db: sqlite3.Connection, tenant: str, policy: SavePolicy) -> None:
+    values = (tenant, policy.id, policy.version, policy.sha256)
+    db.execute("INSERT OR REPLACE INTO policies VALUES (?, ?, ?, ?)", values)
+    db.execute(
+        "INSERT OR REPLACE INTO versions VALUES (?, ?, ?)",
+        (tenant, policy_version(policy.id), policy.version),
+    )
+
+
+def _save_pins(db: sqlite3.Connection, tenant: str, saved: SavePins) -> None:
+    db.execute("DELETE FROM pins WHERE tenant = ? AND server = ?", (tenant, saved.server))
+    db.executemany(
+        "INSERT INTO pins VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            (tenant, saved.server, name, position, sha256, definition)
+            for position, (name, sha256, definition) in enumerate(saved.pins)
+        ],
+    )
+    _bump(db, tenant, pins_version(saved.server))
+
+
+def apply(db: sqlite3.Connection, tenant: str, effect: Effect, conversation: str, at: int) -> None:
+    """Write an effect whose obstacle was "". `at` is UNIX milliseconds."""
+    match effect:
+        case OpenGrant(call, instance):
+            db.execute("INSERT INTO open_grants VALUES (?, ?, ?, ?)", (tenant, call, conversation, instance))
+        case CloseGrant(call):
+            db.execute("DELETE FROM open_grants WHERE tenant = ? AND call = ?", (tenant, call))
+        case UseKey(key_id):
+            db.execute("UPDATE api_keys SET last_used = ? WHERE key_id = ?", (at // 1000, key_id))
+        case Contain(kind, target):
+            db.execute("INSERT INTO contained VALUES (?, ?, ?, ?)", (tenant, kind, target, at))
+            _bump(db, tenant, CONTAINMENT)
+        case Release(kind, target):
+            db.execute(
+                "DELETE FROM contained WHERE tenant = ? AND kind = ? AND target = ?",
+                (tenant, kind, target),
+            )
+            _bump(db, tenant, CONTAINMENT)
+        case SavePolicy():
+            _save_policy(db, tenant, effect)
+        case SavePins():
+            _save_pins(db, tenant, effect)
+        case SaveKey(record):
+            _save_key(db, record)
+        case RevokeKey(key_id):
+            db.execute("UPDATE api_keys SET revoked = ? WHERE key_id = ?", (at // 1000, key_id))
+            _bump(db, tenant, REVOCATION)
+        case SaveSetting(key, value):
+            db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?, ?)", (tenant, key, value))
+        case _:
+            assert_never(effect)
+
+
+_KEY_COLUMNS: Final = (
+    "key_id, secret_sha256, tenant, principal, role, scopes, created, expires, revoked, last_used"
+)
+
+
+def _save_key(db: sqlite3.Connection, record: ApiKeyRecord) -> None:
+    scopes = None if record.scopes is None else orjson.dumps(sorted(record.scopes)).decode()
+    db.execute(
+        f"INSERT INTO api_keys ({_KEY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a constant
+        (
+            record.key_id,
+            record.secret_sha256,
+            record.tenant,
+            record.principal,
+            record.role,
+            scopes,
+            record.created,
+            record.expires,
+            record.revoked_at,
+            record.last_used,
+        ),
+    )
+
+
+def _record(row: tuple[Any, ...]) -> ApiKeyRecord:
+    key_id, secret, tenant, principal, role, scopes, created, expires, revoked, used = row
+    return ApiKeyRecord(
+        key_id=key_id,
+        secret_sha256=secret,
+        tenant=tenant,
+        principal=principal,
+        role=role,
+        scopes=None if scopes is None else frozenset(orjson.loads(scopes)),
+        created=created,
+        expires=expires,
+        revoked_at=revoked,
+        last_used=used,
+    )
+
+
+def read_key(db: sqlite3.Connection, key_id: str) -> ApiKeyRecord | None:
+    """The record of a key, None where there is none."""
+    row = db.execute(
+        f"SELECT {_KEY_COLUMNS} FROM api_keys WHERE key_id = ?",  # noqa: S608 - a constant
+        (key_id,),
+    ).fetchone()
+    return _record(row) if row else None
+
+
+def read_keys(db: sqlite3.Connection) -> list[ApiKeyRecord]:
+    """Every key, in the order of their making."""
+    rows = db.execute(f"SELECT {_KEY_COLUMNS} FROM api_keys ORDER BY created, key_id")  # noqa: S608 - a constant
+    return [_record(row) for row in rows]

@@ -1,0 +1,194 @@
+"""One entry of the lineage: a leaf of commitments, and beside it the disclosures that open them.
+
+A leaf never holds personal data in clear. Each field is a salted commitment in the form of
+RFC 9901 (SD-JWT) section 4.2: a disclosure is base64url([salt, name, value]), the leaf holds
+its SHA-256. Erasing a disclosure later changes no leaf.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import orjson
+
+from guard.core.canonical import NotIJson, NotJson, b64, canonical, read, unb64
+
+VERSION: Final = 1
+SALT_BYTES: Final = 16
+GENESIS: Final = ""
+"""The `prev` of a conversation's first entry."""
+
+
+class Kind(StrEnum):
+    """What an entry says. Closed."""
+
+    GRANTED = "granted"
+    DENIED = "denied"
+    RETURNED = "returned"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    POLICY = "policy"
+    PIN = "pin"
+    KEY_SET = "key-set"
+    API_KEY = "api-key"
+    REVOKED = "revoked"
+    CONTAINED = "contained"
+    RELEASED = "released"
+
+
+ENDINGS: Final = frozenset({Kind.RETURNED, Kind.FAILED, Kind.UNKNOWN})
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An entry before the log gave it its place.
+
+    Attributes:
+        kind: what it says.
+        call: the `decision_id` that it is about, "" for none.
+        digests: the commitments, sorted, base64url.
+        disclosures: the opened fields, in the order given.
+    """
+
+    kind: Kind
+    call: str
+    digests: tuple[str, ...]
+    disclosures: tuple[str, ...]
+
+
+def draft(kind: Kind, call: str, fields: Mapping[str, Any], salts: bytes) -> Draft:
+    """Commit to fields.
+
+    Args:
+        salts: SALT_BYTES random bytes for each field that is not None.
+
+    Raises:
+        ValueError: too few salts.
+        TypeError: a value that JSON does not have.
+    """
+    present = [(name, value) for name, value in fields.items() if value is not None]
+    if len(salts) < SALT_BYTES * len(present):
+        raise ValueError("each field needs its own salt")
+    disclosures = []
+    for index, (name, value) in enumerate(present):
+        salt = b64(salts[index * SALT_BYTES : (index + 1) * SALT_BYTES])
+        disclosures.append(b64(orjson.dumps([salt, name, value])))
+    return Draft(kind, call, tuple(sorted(map(commitment, disclosures))), tuple(disclosures))
+
+
+def commitment(disclosure: str) -> str:
+    """SHA-256 over the disclosure's ASCII bytes, base64url (RFC 9901 section 4.2.3)."""
+    return b64(hashlib.sha256(disclosure.encode("ascii")).digest())
+
+
+def disclose(disclosure: str) -> tuple[str, Any]:
+    """The name and value that a disclosure opens.
+
+    Raises:
+        ValueError: not a disclosure.
+    """
+    try:
+        salt, name, value = orjson.loads(unb64(disclosure))
+    except (TypeError, ValueError):
+        raise ValueError("not a disclosure") from None
+    if not isinstance(salt, str) or not isinstance(name, str):
+        raise ValueError("not a disclosure")  # noqa: TRY004 - what was read is at fault, not the caller
+    return name, value
+
+
+def leaf(entry: Draft, *, conversation: str, seq: int, prev: str, at: int) -> bytes:
+    """The leaf's bytes: RFC 8785 JSON, so that there is one encoding of one entry.
+
+    Args:
+        conversation: the log's own random id of the conversation.
+        seq: the place in the conversation, from 0 without gaps.
+        prev: base64url SHA-256 leaf hash of the conversation's entry before, GENESIS for the first.
+        at: UNIX milliseconds.
+    """
+    return canonical(
+        {
+            "_sd": list(entry.digests),
+            "_sd_alg": "sha-256",
+            "at": at,
+            "call": entry.call,
+            "conv": conversation,
+            "kind": entry.kind.value,
+            "prev": prev,
+            "seq": seq,
+            "v": VERSION,
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A leaf that was read. Attributes as the arguments of `leaf`."""
+
+    kind: Kind
+    call: str
+    conversation: str
+    seq: int
+    prev: str
+    at: int
+    digests: frozenset[str]
+
+
+_MEMBERS: Final = frozenset({"_sd", "_sd_alg", "at", "call", "conv", "kind", "prev", "seq", "v"})
+
+
+def parse(data: bytes) -> Leaf:
+    """Read a leaf strictly: parse, write again, compare.
+
+    Raises:
+        ValueError: anything that `leaf` does not write.
+    """
+    try:
+        value = read(data)
+    except (NotJson, NotIJson) as error:
+        raise ValueError(f"not a leaf: {error}") from None
+    if not isinstance(value, dict) or value.keys() != _MEMBERS or canonical(value) != data:
+        raise ValueError("not a leaf: other members, or not canonical")
+    texts = [value[name] for name in ("call", "conv", "kind", "prev")]
+    numbers = [value[name] for name in ("at", "seq")]
+    if (
+        value["v"] != VERSION
+        or value["_sd_alg"] != "sha-256"
+        or not all(isinstance(text, str) for text in texts)
+        or not all(type(number) is int and number >= 0 for number in numbers)
+        or not _texts(value["_sd"])
+    ):
+        raise ValueError("not a leaf: a member has another type or version")
+    return Leaf(
+        Kind(value["kind"]),
+        value["call"],
+        value["conv"],
+        value["seq"],
+        value["prev"],
+        value["at"],
+        frozenset(value["_sd"]),
+    )
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def opened(found: Leaf, disclosures: Sequence[str]) -> dict[str, Any]:
+    """The fields of a leaf.
+
+    Raises:
+        ValueError: a disclosure that the leaf does not commit to, or the same name twice.
+    """
+    fields: dict[str, Any] = {}
+    for disclosure in disclosures:
+        if commitment(disclosure) not in found.digests:
+            raise ValueError("a disclosure that the leaf does not commit to")
+        name, value = disclose(disclosure)
+        if name in fields:
+            raise ValueError(f"the field {name!r} twice")
+        fields[name] = value
+    return fields

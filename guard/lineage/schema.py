@@ -1,0 +1,55 @@
+"""The tables of the embedded store. Every key begins with the tenant, or with the log."""
+
+from typing import Final
+
+SCHEMA_VERSION: Final = 1
+
+SCHEMA: Final = (
+    # The log: leaves, what opens them, the complete subtrees above them, and the head.
+    """CREATE TABLE entries (
+        log INTEGER NOT NULL, idx INTEGER NOT NULL,
+        conversation TEXT NOT NULL, seq INTEGER NOT NULL,
+        hash BLOB NOT NULL, leaf BLOB NOT NULL,
+        PRIMARY KEY (log, idx)) WITHOUT ROWID""",
+    "CREATE UNIQUE INDEX chain ON entries (conversation, seq)",
+    """CREATE TABLE payloads (
+        log INTEGER NOT NULL, idx INTEGER NOT NULL, disclosures BLOB NOT NULL,
+        PRIMARY KEY (log, idx)) WITHOUT ROWID""",
+    """CREATE TABLE nodes (
+        log INTEGER NOT NULL, level INTEGER NOT NULL, idx INTEGER NOT NULL, hash BLOB NOT NULL,
+        PRIMARY KEY (log, level, idx)) WITHOUT ROWID""",
+    """CREATE TABLE heads (
+        log INTEGER PRIMARY KEY, origin TEXT NOT NULL, size INTEGER NOT NULL,
+        peaks BLOB NOT NULL, at INTEGER NOT NULL, checkpoint TEXT NOT NULL)""",
+    """CREATE TABLE conversations (
+        id TEXT NOT NULL UNIQUE,
+        tenant TEXT NOT NULL, issuer TEXT NOT NULL, subject TEXT NOT NULL, given TEXT NOT NULL,
+        source TEXT NOT NULL, entries INTEGER NOT NULL, head BLOB NOT NULL, opened INTEGER NOT NULL,
+        UNIQUE (tenant, issuer, subject, given))""",
+    # What decisions rest on: versions that step 6 compares, and the state behind them.
+    """CREATE TABLE versions (
+        tenant TEXT NOT NULL, key TEXT NOT NULL, version INTEGER NOT NULL,
+        PRIMARY KEY (tenant, key)) WITHOUT ROWID""",
+    """CREATE TABLE open_grants (
+        tenant TEXT NOT NULL, call TEXT NOT NULL, conversation TEXT NOT NULL, instance TEXT NOT NULL,
+        PRIMARY KEY (tenant, call)) WITHOUT ROWID""",
+    """CREATE TABLE contained (
+        tenant TEXT NOT NULL, kind TEXT NOT NULL, target TEXT NOT NULL, since INTEGER NOT NULL,
+        PRIMARY KEY (tenant, kind, target)) WITHOUT ROWID""",
+    """CREATE TABLE policies (
+        tenant TEXT NOT NULL, id TEXT NOT NULL, version INTEGER NOT NULL, sha256 TEXT NOT NULL,
+        PRIMARY KEY (tenant, id)) WITHOUT ROWID""",
+    """CREATE TABLE pins (
+        tenant TEXT NOT NULL, server TEXT NOT NULL, name TEXT NOT NULL,
+        position INTEGER NOT NULL, sha256 TEXT NOT NULL, definition BLOB NOT NULL,
+        PRIMARY KEY (tenant, server, name)) WITHOUT ROWID""",
+    """CREATE TABLE api_keys (
+        tenant TEXT NOT NULL, key_id TEXT NOT NULL UNIQUE, secret_sha256 TEXT NOT NULL,
+        principal TEXT NOT NULL, role TEXT NOT NULL, scopes TEXT,
+        created INTEGER NOT NULL, expires INTEGER, revoked INTEGER, last_used INTEGER,
+        PRIMARY KEY (tenant, key_id)) WITHOUT ROWID""",
+    """CREATE TABLE settings (
+        tenant TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL,
+        PRIMARY KEY (tenant, key)) WITHOUT ROWID""",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)

@@ -1,0 +1,193 @@
+"""Cases beside a policy: what it must answer, checked before it may decide anything.
+
+They stand in a file of their own, because the policy's digest goes into every artifact and must not
+change with a test. A case is judged as in `mode: enforce`: what observing lets through is not what
+the policy permits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from guard.core.errors import GuardError, Reason, printable
+from guard.core.model import Allow, Call, Conversation, Decision, Facts, Pin, Principal, Tool
+from guard.policy.decide import decide
+from guard.policy.document import Instant, RoleName, Scope, Strict, load
+from guard.policy.findings import explain_invalid, invalid, nearest
+from guard.policy.instants import milliseconds
+from guard.policy.reading import read
+from guard.policy.rules import Policy
+
+
+class FactsDocument(Strict):
+    """The world of a case; what is not said is sound."""
+
+    now: Instant = "1970-01-01T00:00:00Z"
+    contained: list[Literal["all", "conversation", "principal", "tool"]] = Field(default=[])
+
+
+class CaseDocument(Strict):
+    """One call, and what the policy must say to it."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    role: RoleName
+    tool: Annotated[str, Field(min_length=1, max_length=256)]
+    server: Annotated[str, Field(min_length=1, max_length=256)] = "server"
+    principal: Annotated[str, Field(min_length=1, max_length=256)] = "someone"
+    scopes: list[Scope] | None = Field(default=None, description="what the credential narrows its role to")
+    declared: list[Scope] = Field(default=[], description="scopes that the tool's author declares")
+    arguments: dict[str, Any] = Field(default={})
+    facts: FactsDocument = FactsDocument()
+    expect: Literal["allow", "deny"]
+    reason: str | None = None
+    rule: str | None = None
+
+
+class CasesDocument(Strict):
+    """The cases of one policy."""
+
+    dialect: str | None = Field(default=None, alias="$schema", description="for editors; decides nothing")
+    cases: Annotated[list[CaseDocument], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A case, ready to run.
+
+    Attributes:
+        name: what it shows.
+        where: file and line.
+        call: what is asked.
+        reason: why it must be denied, None if it must be allowed.
+        rule: the id that the decision must name, None if any will do.
+    """
+
+    name: str
+    where: str
+    call: Call
+    reason: Reason | None
+    rule: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """How one case went.
+
+    Attributes:
+        case: the case.
+        decision: what the policy said.
+        passed: whether that is what was expected.
+    """
+
+    case: Case
+    decision: Decision
+    passed: bool
+
+    @property
+    def expected(self) -> str:
+        """What the case asked for, in words."""
+        head = "allow" if self.case.reason is None else f"deny {self.case.reason}"
+        return head if self.case.rule is None else f"{head} by {self.case.rule}"
+
+    @property
+    def got(self) -> str:
+        """What the policy said, in words."""
+        if isinstance(self.decision, Allow):
+            return f"allow by {', '.join(self.decision.rules)}"
+        return f"deny {self.decision.reason}" + (f" by {self.decision.rule}" if self.decision.rule else "")
+
+
+def read_cases(data: bytes, *, name: str) -> tuple[Case, ...]:
+    """Read a file of cases, YAML or JSON.
+
+    Raises:
+        GuardError: not readable, an unknown field, a reason that does not exist, a name used twice.
+    """
+    text = read(data, name=name)
+    try:
+        document = CasesDocument.model_validate(text.value)
+    except ValidationError as error:
+        raise explain_invalid(error, text, CasesDocument) from None
+    cases: dict[str, Case] = {}
+    for index, case in enumerate(document.cases):
+        at = f"/cases/{index}"
+        if case.name in cases:
+            raise invalid(
+                text, f"{at}/name", f"`{printable(case.name)}` stands here twice", "name each case once"
+            )
+        if (case.expect == "deny") != (case.reason is not None):
+            remedy = (
+                "say why: add `reason`"
+                if case.expect == "deny"
+                else "remove `reason`, an allowed call has none"
+            )
+            raise invalid(text, at, f"the case expects {case.expect}", remedy)
+        if case.reason is not None and case.reason not in list(Reason):
+            what = f"no reason is called `{printable(case.reason)}`"
+            raise invalid(text, f"{at}/reason", what, nearest(case.reason, list(Reason)))
+        reason = None if case.reason is None else Reason(case.reason)
+        cases[case.name] = Case(case.name, text.where(at), _call(case), reason, case.rule)
+    return tuple(cases.values())
+
+
+def run(policy: Policy, cases: Sequence[Case]) -> list[CaseResult]:
+    """Ask the policy every case, as in enforce mode."""
+    enforced = replace(policy, mode="enforce", observe_until=None)
+    return [_judged(case, decide(case.call, enforced)) for case in cases]
+
+
+def load_checked(policy_bytes: bytes, cases_bytes: bytes | None, name: str, cases_name: str = "") -> Policy:
+    """Load a policy and run its cases; the one way to a policy that may decide.
+
+    Args:
+        policy_bytes: the policy.
+        cases_bytes: the cases beside it, None if there are none.
+        name: what the policy is called in messages.
+        cases_name: what the cases are called in messages.
+
+    Raises:
+        GuardError: the policy or the cases are not valid, or a case failed.
+    """
+    policy = load(policy_bytes, name=name)
+    if cases_bytes is not None:
+        results = run(policy, read_cases(cases_bytes, name=cases_name or f"{name} (cases)"))
+        failed = [result for result in results if not result.passed]
+        if failed:
+            raise _failure(failed, len(results))
+    return policy
+
+
+def _judged(case: Case, decision: Decision) -> CaseResult:
+    if isinstance(decision, Allow):
+        passed = case.reason is None and (case.rule is None or case.rule in decision.rules)
+    else:
+        passed = case.reason is decision.reason and case.rule in (None, decision.rule)
+    return CaseResult(case, decision, passed)
+
+
+def _failure(failed: list[CaseResult], total: int) -> GuardError:
+    first = failed[0]
+    return GuardError(
+        f"{len(failed)} of {total} cases failed, the first is `{printable(first.case.name)}`: "
+        f"expected {printable(first.expected)}, got {printable(first.got)}",
+        where=first.case.where,
+        remedy="correct the policy or the case; until then the policy does not load",
+    )
+
+
+def _call(case: CaseDocument) -> Call:
+    scopes = None if case.scopes is None else frozenset(case.scopes)
+    return Call(
+        id="case",
+        principal=Principal("default", "launch", case.principal, case.role, scopes),
+        tool=Tool(case.server, case.tool, "", Pin.MATCHES, frozenset(case.declared)),
+        audience=case.server,
+        method="tools/call",
+        params={"name": case.tool, "arguments": case.arguments},
+        conversation=Conversation("case", "launch"),
+        facts=Facts(now=milliseconds(case.facts.now), contained=frozenset(case.facts.contained)),
+    )

@@ -1,0 +1,55 @@
+"""What a policy says but may not mean: true to the language, and yet likely a mistake.
+
+These are warnings for `guard policy check`. They decide nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from guard.core.canonical import escape
+from guard.policy.rules import Policy
+from guard.policy.vocabulary import subschemas
+
+_OF_TYPE: Final[Mapping[str, str]] = {
+    "maximum": "number",
+    "minimum": "number",
+    "exclusiveMaximum": "number",
+    "exclusiveMinimum": "number",
+    "multipleOf": "number",
+    "maxLength": "string",
+    "minLength": "string",
+    "pattern": "string",
+    "format": "string",
+    "maxItems": "array",
+    "items": "array",
+}
+
+
+def cautions(policy: Policy) -> Iterator[str]:
+    """Warnings about a policy, one sentence each, in the order of the rules."""
+    for intent in policy.intents:
+        for pointer, part in subschemas(intent.schema.source):
+            if isinstance(part, dict):
+                yield from (f"{intent.id}: schema{pointer}: {what}" for what in _of_part(part))
+    granted = frozenset[str]().union(*(role.scopes for role in policy.roles.values()))
+    for rule in sorted(policy.tools, key=lambda rule: rule.id):
+        if not rule.scopes <= granted:
+            yield f"{rule.id}: no role grants {', '.join(sorted(rule.scopes - granted))}"
+
+
+def _of_part(part: Mapping[str, Any]) -> Iterator[str]:
+    required = part.get("required", ())
+    for name, schema in part.get("properties", {}).items():
+        if not isinstance(schema, dict):
+            continue
+        if name not in required and schema:
+            yield f"`{name}` may be left out and is then not checked; else add it to `required`"
+        for keyword in sorted(_OF_TYPE.keys() & schema.keys()):
+            if not {"type", "const", "enum"} & schema.keys():
+                at = f"/properties/{escape(name)}/{keyword}"
+                yield f"{at} checks nothing but a {_OF_TYPE[keyword]}; add `type: {_OF_TYPE[keyword]}`"
+    pattern = part.get("pattern")
+    if isinstance(pattern, str) and not (pattern.startswith("^") and "$" in pattern):
+        yield f"the pattern {pattern} need not match the whole text; begin it with ^ and end it with $"

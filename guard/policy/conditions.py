@@ -1,0 +1,36 @@
+"""The conditions of the world that a call needs, as tables: what is denied, and when.
+
+They beat every rule, and they come first: what stands higher is said first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from guard.core.errors import Reason
+from guard.core.model import Facts, Pin
+from guard.policy.rules import Policy
+
+CLOCK_TOLERANCE: Final = 10_000  # milliseconds
+
+RUNTIME: Final[tuple[tuple[Reason, Callable[[Facts, Policy], bool]], ...]] = (
+    # "all", "principal", and any word that is not understood
+    (Reason.PRINCIPAL_CONTAINED, lambda facts, _: bool(facts.contained - {"conversation", "tool"})),
+    (Reason.CONVERSATION_CONTAINED, lambda facts, _: "conversation" in facts.contained),
+    (Reason.TOOL_CONTAINED, lambda facts, _: "tool" in facts.contained),
+    (Reason.STORE_UNAVAILABLE, lambda facts, _: not facts.store_writable),
+    (Reason.ARTIFACT_KEY_UNAVAILABLE, lambda facts, _: not facts.artifact_key),
+    (Reason.CLOCK_BEHIND, lambda facts, _: facts.now < facts.last - CLOCK_TOLERANCE),
+    (Reason.POLICY_EXPIRED, lambda facts, policy: policy.expires is not None and facts.now >= policy.expires),
+    (
+        Reason.POLICY_EXPIRED,
+        lambda facts, policy: policy.observing and facts.now >= (policy.observe_until or 0),
+    ),
+)
+
+PINS: Final[Mapping[Pin, Reason]] = {
+    Pin.ABSENT: Reason.UNKNOWN_TOOL,
+    Pin.UNPINNED: Reason.TOOL_UNPINNED,
+    Pin.CHANGED: Reason.TOOL_CHANGED,
+}

@@ -1,0 +1,236 @@
+"""How a decision comes about, step by step, for the person who writes the policy.
+
+The verdict is `decide`'s. The steps are worked out a second time and must lead to the same end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from guard.core.errors import Reason, printable
+from guard.core.model import Allow, Call, Decision, Deny, Pin
+from guard.policy.conditions import PINS, RUNTIME
+from guard.policy.decide import decide, fault, hidden
+from guard.policy.rules import Intent, Matching, Policy, Protected, RuleFailed
+from guard.policy.schema import Failure
+
+PASSED: Final = "passed"
+DENIED: Final = "denied"
+OBSERVED: Final = "observed"
+NOTED: Final = "noted"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that was checked.
+
+    Attributes:
+        check: what was checked, in words.
+        outcome: "passed", "denied", "observed" (would be denied in enforce mode), or "noted".
+        rule: id of the rule that it rests on, "" when there is none.
+        detail: what was found, in words.
+        reason: why the call is denied here, None if it is not.
+        pointer: RFC 6901 pointer into the request, "" when there is none.
+        steps: what this one consists of.
+    """
+
+    check: str
+    outcome: str
+    rule: str = ""
+    detail: str = ""
+    reason: Reason | None = None
+    pointer: str = ""
+    steps: tuple[Step, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values; what is empty is left out."""
+        members = {
+            "check": self.check,
+            "outcome": self.outcome,
+            "rule": self.rule,
+            "detail": self.detail,
+            "reason": self.reason and str(self.reason),
+            "pointer": self.pointer,
+            "steps": [step.as_json() for step in self.steps],
+        }
+        return {name: value for name, value in members.items() if value}
+
+    def lines(self, depth: int = 0) -> Iterator[str]:
+        """For a person, one line a step; everything is escaped."""
+        parts = [self.check, f"[{self.rule}]" if self.rule else "", f"- {self.detail}" if self.detail else ""]
+        words = " ".join(printable(part) for part in parts if part)
+        yield f"{'  ' * depth}{self.outcome:<9} {words}"
+        for step in self.steps:
+            yield from step.lines(depth + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A decision and the steps that led to it; the first step that denies is the last.
+
+    Attributes:
+        decision: what `decide` said.
+        steps: how it comes about.
+    """
+
+    decision: Decision
+    steps: tuple[Step, ...] = field(default=())
+
+    @property
+    def conclusion(self) -> tuple[Reason | None, str, str]:
+        """Where the steps lead: reason, rule and pointer of the denial; (None, "", "") for an allow."""
+        last = self.steps[-1]
+        return (last.reason, last.rule, last.pointer) if last.outcome == DENIED else (None, "", "")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        decision: dict[str, Any]
+        if isinstance(self.decision, Allow):
+            decision = {
+                "decision": "allow",
+                "rules": list(self.decision.rules),
+                "scopes": list(self.decision.scopes),
+                "obligations": list(self.decision.obligations),
+                "mode": self.decision.mode,
+            }
+        else:
+            decision = {
+                "decision": "deny",
+                "reason": str(self.decision.reason),
+                "rule": self.decision.rule,
+                "pointer": self.decision.pointer,
+            }
+        return {**decision, "steps": [step.as_json() for step in self.steps]}
+
+    def __str__(self) -> str:
+        verdict = "allowed"
+        if isinstance(self.decision, Deny):
+            at = f" at {self.decision.pointer}" if self.decision.pointer else ""
+            rule = f" by {self.decision.rule}" if self.decision.rule else ""
+            verdict = f"denied: {self.decision.reason}{rule}{at}"
+        return "\n".join([*(line for step in self.steps for line in step.lines()), printable(verdict)])
+
+
+def explain(call: Call, policy: Policy) -> Explanation:
+    """Why a call is decided as it is. Pure, as `decide` is."""
+    steps: list[Step] = []
+    for step in _steps(call, policy):
+        steps.append(step)
+        if step.outcome == DENIED:
+            break
+    return Explanation(decide(call, policy), tuple(steps))
+
+
+def _steps(call: Call, policy: Policy) -> Iterator[Step]:
+    tool = call.tool
+    about, held = policy.about(tool.server, tool.name), policy.held(call.principal)
+    for reason, stands in RUNTIME:
+        yield _step(f"not {reason}", reason if stands(call.facts, policy) else None)
+    known = f"known are {_names(policy.roles)}"
+    yield _step(
+        f"role {call.principal.role}", Reason.UNAUTHORIZED_ROLE if held is None else None, detail=known
+    )
+    held = held or frozenset()
+    yield _listed(policy, about, held)
+    yield _step("pin", PINS.get(tool.pin) if tool.pin is not Pin.MATCHES else None, detail=str(tool.pin))
+    pointer = fault(call)
+    broken = None if pointer is None else Reason.ARGUMENTS_NOT_IJSON
+    yield _step("arguments are an I-JSON object", broken, pointer=pointer or "")
+    yield _forbidding(call, about)
+    yield _scopes(call, policy, about, held)
+    yield _intents(call, policy, about)
+
+
+def _step(check: str, reason: Reason | None, **more: Any) -> Step:
+    return Step(check, PASSED if reason is None else DENIED, reason=reason, **more)
+
+
+def _names(names: Any) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def _listed(policy: Policy, about: Matching, held: frozenset[str]) -> Step:
+    reason = hidden(policy, about, held)
+    rules = tuple(
+        Step(
+            "all scopes of the rule are held" if rule.scopes <= held else "a scope of the rule is not held",
+            NOTED,
+            rule.id,
+            f"requires {_names(rule.scopes)}",
+        )
+        for rule in about.tools
+    )
+    if reason is None and not rules:
+        return Step("the tool is listed", OBSERVED, detail="no rule lists it; in enforce mode it is denied")
+    return _step("the tool is listed", reason, detail=f"held are {_names(held)}", steps=rules)
+
+
+def _forbidding(call: Call, about: Matching) -> Step:
+    judged = [(rule, _says(rule, call)) for rule in about.protected]
+    reasons = {"matches": Reason.PROTECTED, "failed": Reason.RULE_FAILED}
+    steps = tuple(
+        Step("protected", NOTED, rule.id, f"{verdict}; {rule.because}".rstrip("; "))
+        for rule, verdict in judged
+    )
+    for rule, verdict in judged:
+        if verdict in reasons:
+            return _step("nothing forbids", reasons[verdict], rule=rule.id, steps=steps)
+    return _step("nothing forbids", None, steps=steps)
+
+
+def _says(rule: Intent | Protected, call: Call) -> str:
+    try:
+        return "matches" if rule.matches(call.arguments) else "does not match"
+    except RuleFailed:
+        return "failed"
+
+
+def _scopes(call: Call, policy: Policy, about: Matching, held: frozenset[str]) -> Step:
+    needed = policy.needs(call.tool)
+    detail = f"needed are {_names(needed)}; missing are {_names(needed - held)}"
+    if needed <= held:
+        return _step("every required scope is held", None, detail=detail)
+    lacking = sorted(rule.id for rule in about.tools if rule.scopes - held)
+    rule = lacking[0] if lacking else f"servers/{call.tool.server}"
+    return _step("every required scope is held", Reason.MISSING_SCOPE, rule=rule, detail=detail)
+
+
+def _intents(call: Call, policy: Policy, about: Matching) -> Step:
+    check = "an intent matches"
+    judged = [(rule, _says(rule, call)) for rule in about.intents]
+    steps = tuple(
+        Step(
+            "intent",
+            NOTED,
+            rule.id,
+            verdict,
+            steps=_failures(rule, call) if verdict == "does not match" else (),
+        )
+        for rule, verdict in judged
+    )
+    for rule, verdict in judged:
+        if verdict == "failed":
+            return _step(check, Reason.RULE_FAILED, rule=rule.id, steps=steps)
+    if not judged or any(verdict == "matches" for _, verdict in judged):
+        return _step(check, None, detail="" if judged else "none names the tool", steps=steps)
+    if policy.observing:
+        return Step(check, OBSERVED, detail="none matches; in enforce mode it is denied", steps=steps)
+    first = about.intents[0]
+    pointer = f"/arguments{first.first_failure(call.arguments)}"
+    return _step(check, Reason.INTENT_UNMATCHED, rule=first.id, pointer=pointer, steps=steps)
+
+
+def _failures(rule: Intent, call: Call) -> tuple[Step, ...]:
+    return tuple(map(_failure, rule.schema.failures(call.arguments)))
+
+
+def _failure(found: Failure) -> Step:
+    branches = tuple(
+        Step(f"branch {index}", NOTED, steps=tuple(map(_failure, branch)))
+        for index, branch in enumerate(found.branches)
+    )
+    return Step(
+        f"/arguments{found.pointer}", NOTED, detail=f"not as schema{found.keyword} says", steps=branches
+    )

@@ -1,0 +1,215 @@
+"""A policy, compiled: small frozen values, and an index by tool.
+
+What a decision costs depends on the rules that name its tool, not on how many there are: exact
+names stand in a dict, globs in a list that is walked once for each (server, tool) and remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from guard.core.model import PolicyRef, Principal, Tool
+from guard.policy.globs import fits, is_glob
+from guard.policy.schema import Schema
+
+_REMEMBERED: Final = 4096
+
+
+class RuleFailed(Exception):
+    """A rule could not be evaluated: nobody knows what it would have said, so the call is denied.
+
+    Attributes:
+        rule: its id.
+    """
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(f"{rule} could not be evaluated")
+        self.rule = rule
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Pattern:
+    """Which tools a rule is about.
+
+    Attributes:
+        match: exact name or glob of the tool.
+        server: exact id or glob of the server.
+    """
+
+    match: str
+    server: str = "*"
+
+    def covers(self, server: str, name: str) -> bool:
+        """Whether this tool of this server is meant."""
+        return fits(self.match, name) and fits(self.server, server)
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a role grants.
+
+    Attributes:
+        scopes: its own and every inherited one.
+        may_assert_conversations: whether a conversation id that it names separates facts; never inherited.
+    """
+
+    scopes: frozenset[str]
+    may_assert_conversations: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRule:
+    """Lists tools and the scopes that they require."""
+
+    id: str
+    tools: tuple[Pattern, ...]
+    scopes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a permitted call of these tools looks like."""
+
+    id: str
+    tools: tuple[Pattern, ...]
+    schema: Schema
+
+    def matches(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether the arguments are as the intent says. Raises RuleFailed."""
+        return _matches(self.id, self.schema, arguments)
+
+    def first_failure(self, arguments: Mapping[str, Any]) -> str:
+        """Pointer into the arguments to the first place that is not as the intent says. Raises RuleFailed."""
+        try:
+            return self.schema.first_failure(arguments)
+        except Exception as error:
+            raise RuleFailed(self.id) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Protected:
+    """Forbids: always where `schema` is None, else where the arguments match it."""
+
+    id: str
+    tools: tuple[Pattern, ...]
+    schema: Schema | None = None
+    because: str = ""
+
+    def matches(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether the call is one that the rule forbids. Raises RuleFailed."""
+        return self.schema is None or _matches(self.id, self.schema, arguments)
+
+
+def _matches(rule: str, schema: Schema, arguments: Mapping[str, Any]) -> bool:
+    try:
+        return schema.matches(arguments)
+    except Exception as error:
+        raise RuleFailed(rule) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """Every rule about one tool of one server, each kind in the order of the ids.
+
+    Attributes:
+        tools: the tool rules.
+        intents: the intents.
+        protected: the rules that forbid.
+        required: every scope that the tool rules require together.
+    """
+
+    tools: tuple[ToolRule, ...]
+    intents: tuple[Intent, ...]
+    protected: tuple[Protected, ...]
+    required: frozenset[str]
+
+
+class _Index:
+    """Rules of one kind by the exact name of the tool, and the globs in a list."""
+
+    def __init__(self, rules: Iterable[Any]) -> None:
+        self._exact: dict[str, list[tuple[Pattern, Any]]] = {}
+        self._globs: list[tuple[Pattern, Any]] = []
+        for rule in rules:
+            for pattern in rule.tools:
+                home = self._globs if is_glob(pattern.match) else self._exact.setdefault(pattern.match, [])
+                home.append((pattern, rule))
+
+    def about(self, server: str, name: str) -> tuple[Any, ...]:
+        """The rules about a tool, each once, sorted by id."""
+        candidates = [*self._exact.get(name, ()), *self._globs]
+        found = {id(rule): rule for pattern, rule in candidates if pattern.covers(server, name)}
+        return tuple(sorted(found.values(), key=lambda rule: rule.id))
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy, ready to decide. Two are equal only if they are the same bytes.
+
+    Attributes:
+        ref: id, version and digest: what goes into artifact and entry.
+        mode: "enforce" or "observe".
+        roles: by name.
+        tools: the tool rules.
+        intents: the intents.
+        protected: the rules that forbid.
+        trusted: ids of the servers whose declared scopes count.
+        expires: UNIX milliseconds from which on everything is denied, None for never.
+        observe_until: UNIX milliseconds at which observing ends, None in enforce mode.
+    """
+
+    ref: PolicyRef
+    mode: str = "enforce"
+    roles: Mapping[str, Role] = field(default_factory=dict, compare=False)
+    tools: tuple[ToolRule, ...] = field(default=(), compare=False)
+    intents: tuple[Intent, ...] = field(default=(), compare=False)
+    protected: tuple[Protected, ...] = field(default=(), compare=False)
+    trusted: frozenset[str] = field(default=frozenset(), compare=False)
+    expires: int | None = field(default=None, compare=False)
+    observe_until: int | None = field(default=None, compare=False)
+    _indexes: tuple[_Index, _Index, _Index] = field(init=False, repr=False, compare=False)
+    _memo: dict[tuple[str, str], Matching] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        indexes = (_Index(self.tools), _Index(self.intents), _Index(self.protected))
+        object.__setattr__(self, "_indexes", indexes)
+        object.__setattr__(self, "_memo", {})
+
+    @property
+    def observing(self) -> bool:
+        """Whether a default deny and an unmatched intent are let through and noted."""
+        return self.mode == "observe"
+
+    def about(self, server: str, name: str) -> Matching:
+        """Every rule about one tool. What is remembered is only a cache, and bounded."""
+        matching = self._memo.get((server, name))
+        if matching is None:
+            tools, intents, protected = (index.about(server, name) for index in self._indexes)
+            required = frozenset().union(*(rule.scopes for rule in tools))
+            matching = Matching(tools, intents, protected, required)
+            if len(self._memo) >= _REMEMBERED:
+                self._memo.clear()
+            self._memo[server, name] = matching
+        return matching
+
+    def held(self, principal: Principal) -> frozenset[str] | None:
+        """The scopes that a principal has here, narrowed by its credential; None if its role is unknown."""
+        role = self.roles.get(principal.role)
+        if role is None:
+            return None
+        return role.scopes if principal.scopes is None else role.scopes & principal.scopes
+
+    def needs(self, tool: Tool) -> frozenset[str]:
+        """Every scope that a tool requires: its rules', and its author's where the server is trusted."""
+        required = self.about(tool.server, tool.name).required
+        return required | tool.declared if tool.server in self.trusted else required
+
+    def role_exists(self, role: str) -> bool:
+        """Whether the policy knows the role."""
+        return role in self.roles
+
+    def may_assert_conversations(self, role: str) -> bool:
+        """Whether conversation ids that this role names separate facts; False for an unknown role."""
+        return role in self.roles and self.roles[role].may_assert_conversations

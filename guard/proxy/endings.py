@@ -1,0 +1,72 @@
+"""What can become of a call that was granted, and how its client calls it off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from guard.core.errors import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The server answered. `raw` is its result, or its error object if `is_error`, as it wrote it."""
+
+    raw: bytes
+    is_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Nothing was sent.
+
+    Attributes:
+        reason: why.
+        integrity: whether it must put the conversation out of use.
+    """
+
+    reason: Reason
+    integrity: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """It was sent, and nobody knows what became of it, or nobody may be shown.
+
+    Attributes:
+        reason: why.
+        executed: whether the server is known to have answered.
+    """
+
+    reason: Reason
+    executed: bool = False
+
+
+Ending = Returned | Failed | Unknown
+
+
+@dataclass(slots=True)
+class Flight:
+    """A request on its way.
+
+    Attributes:
+        on_progress: hears the params of each progress notification that the server sends for it.
+        cancelled: whether the client called it off.
+        ending: resolved once, by whoever knows first.
+    """
+
+    on_progress: Callable[[dict[str, Any]], None] | None = None
+    cancelled: bool = False
+    ending: asyncio.Future[Ending] | None = field(default=None, repr=False)
+
+    def cancel(self) -> None:
+        """The client no longer waits. Before dispatch nothing is sent, after it nobody knows."""
+        self.cancelled = True
+        self.end(Unknown(Reason.CANCELLED))
+
+    def end(self, ending: Ending) -> None:
+        """Say what became of it, if nobody has yet and it was sent."""
+        if self.ending is not None and not self.ending.done():
+            self.ending.set_result(ending)

@@ -1,0 +1,94 @@
+"""The life of a call, and nothing else. docs/life-of-a-call.md tells it in words.
+
+The world is asked through one interface, so that a test can hand in a world that writes down
+what it is asked and breaks at any step, before or after the step took effect.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from guard.artifact.grant import Grant
+from guard.artifact.verify import ArtifactRefused, Fault, VerifiedGrant
+from guard.core.errors import Reason, Refused
+from guard.core.model import Allow, Call, Decision, Deny, Principal
+from guard.proxy.endings import Ending, Failed, Returned, Unknown
+from guard.proxy.wire import Request
+
+TRIES: Final = 3
+"""How often a call is decided anew when the versions under its decision moved (step 6)."""
+
+
+class World(Protocol):
+    """Everything that a call asks for on its way. Any method may raise; a raise never permits."""
+
+    def identify(self, message: Request) -> Principal: ...  # noqa: D102 - the steps, named in flow
+    async def bind(self, message: Request, principal: Principal) -> Call: ...  # noqa: D102
+    def decide(self, call: Call) -> Decision: ...  # noqa: D102
+    def issue(self, call: Call, allow: Allow) -> Grant: ...  # noqa: D102
+    async def record(self, call: Call, allow: Allow, grant: Grant) -> bool: ...  # noqa: D102
+    def verify(self, grant: Grant, call: Call) -> VerifiedGrant: ...  # noqa: D102
+    async def dispatch(self, verified: VerifiedGrant, message: Request) -> Ending: ...  # noqa: D102
+    async def end(self, call: Call, ending: Ending) -> None: ...  # noqa: D102
+    def reply(self, message: Request, call: Call, ending: Ending) -> bytes | None: ...  # noqa: D102
+    async def refuse(  # noqa: D102
+        self, message: Request, principal: Principal, call: Call | None, deny: Deny
+    ) -> bytes | None: ...
+
+
+async def authorize(message: Request, world: World) -> bytes | None:
+    """Steps 2 to 10: the one way of a `tools/call`.
+
+    Returns: the line for the client, None where it called the request off.
+
+    Raises:
+        Refused: the caller is not identified; nothing is recorded.
+    """
+    principal = world.identify(message)
+    call: Call | None = None
+    granted = False
+    try:
+        for _ in range(TRIES):
+            call = await world.bind(message, principal)
+            decision = world.decide(call)
+            if not isinstance(decision, Allow):
+                return await world.refuse(message, principal, call, decision)
+            grant = world.issue(call, decision)
+            granted = True  # from here on an entry may stand, whatever `record` says
+            granted = await world.record(call, decision, grant)
+            if granted:
+                break
+        else:
+            return await world.refuse(message, principal, call, Deny(Reason.CONTENDED))
+        verified = world.verify(grant, call)
+        if type(verified) is not VerifiedGrant:
+            raise Refused(Reason.ARTIFACT_MISSING)  # noqa: TRY301 - as any step that says no
+    except Exception as error:  # noqa: BLE001 - surprise denies
+        reason, integrity = _why(error)
+        if call is None or not granted:
+            return await world.refuse(message, principal, call, reason)
+        return await _finish(message, call, Failed(reason.reason, integrity=integrity), world)
+    try:
+        ending = await world.dispatch(verified, message)
+    except Exception:  # noqa: BLE001 - it may have been sent, and nobody knows
+        ending = Unknown(Reason.UNEXPECTED)
+    return await _finish(message, call, ending, world)
+
+
+async def _finish(message: Request, call: Call, ending: Ending, world: World) -> bytes | None:
+    try:
+        await world.end(call, ending)
+    except Exception:  # noqa: BLE001 - what cannot be recorded is not shown
+        if not isinstance(ending, Failed):
+            ending = Unknown(Reason.STORE_UNAVAILABLE, executed=isinstance(ending, Returned))
+    return world.reply(message, call, ending)
+
+
+def _why(error: Exception) -> tuple[Deny, bool]:
+    """What a step's failure is called, and whether integrity was hurt."""
+    if isinstance(error, ArtifactRefused):
+        tampered = error.fault in {Fault.TOOL, Fault.ARGUMENTS, Fault.DEFINITION}
+        return Deny(Reason.INTEGRITY if tampered else Reason.ARTIFACT_INVALID), True
+    if isinstance(error, Refused):
+        return Deny(error.reason, pointer=error.pointer), error.reason is Reason.ARTIFACT_MISSING
+    return Deny(Reason.UNEXPECTED), False

@@ -1,0 +1,154 @@
+"""What a server says, read without changing a literal of it.
+
+Results are not held to I-JSON: a 30-digit integer or a lone surrogate reaches the client as the
+server wrote it. So the envelope is read, and the result is carried as bytes; only when something
+must be added or taken out is an object opened, member by member.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+import msgspec
+
+from guard.core.model import OWN_META_PREFIX
+
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_SUSPECT: Final = (b"guard-mcp", b"\\u00", b"\\/")
+
+
+class Garbage(Exception):
+    """A line that is not a message."""
+
+
+class Line(msgspec.Struct):
+    """The envelope of a message from a server, its parts unread."""
+
+    jsonrpc: str = ""
+    id: int | str | msgspec.UnsetType | None = msgspec.UNSET
+    method: str | msgspec.UnsetType = msgspec.UNSET
+    params: msgspec.Raw = msgspec.Raw()
+    result: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
+
+
+_line: Final = msgspec.json.Decoder(Line)
+_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def read_line(line: bytes) -> Line:
+    """Read a server's line.
+
+    Raises:
+        Garbage: not UTF-8, not JSON, not a JSON-RPC 2.0 message.
+    """
+    try:
+        if not line.isascii():
+            line.decode()
+        try:
+            found = _line.decode(line)
+        except msgspec.DecodeError:
+            found = _with_surrogates(line)
+    except (ValueError, RecursionError) as error:
+        raise Garbage(str(error)) from None
+    if found.jsonrpc != "2.0":
+        raise Garbage("not JSON-RPC 2.0")
+    return found
+
+
+def _with_surrogates(line: bytes) -> Line:
+    """A lone surrogate is JSON, but the fast reader refuses it: read with it masked, then restore.
+
+    JavaScript servers write one where they cut a string in the middle of an emoji.
+    """
+    masked = _masked(line)
+    found = _line.decode(masked)
+    for name in ("params", "result", "error"):
+        setattr(found, name, msgspec.Raw(_original(bytes(getattr(found, name)), masked, line)))
+    return found
+
+
+def _masked(text: bytes) -> bytes:
+    """Every surrogate escape as a space escape of the same length, so that places stay."""
+    return _SURROGATE.sub(b"\\\\u0020", text)
+
+
+def _original(part: bytes, masked: bytes, line: bytes) -> bytes:
+    found = {line[spot.start() : spot.start() + len(part)] for spot in re.finditer(re.escape(part), masked)}
+    if len(found) != 1:
+        raise Garbage("two parts of the message differ in lone surrogates only")
+    return found.pop()
+
+
+def read_object(raw: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+    """The members of an object, each as bytes.
+
+    Raises:
+        Garbage: not an object.
+    """
+    try:
+        return _members.decode(raw)
+    except (ValueError, RecursionError) as error:
+        raise Garbage(str(error)) from None
+
+
+def value_of(raw: bytes | msgspec.Raw) -> Any:
+    """A part, read whole. Raises Garbage."""
+    try:
+        return json.loads(bytes(raw), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise Garbage(str(error)) from None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def without_own_meta(raw: bytes) -> bytes:
+    """A result or notification in which no server speaks in Guard's name.
+
+    Untouched bytes unless a key of Guard's stands in it, at whatever depth and however escaped.
+
+    Raises:
+        Garbage: not readable.
+    """
+    if not any(mark in raw for mark in _SUSPECT):
+        return raw
+    value = value_of(raw)
+    if not _strip(value):
+        return raw
+    try:
+        return json.dumps(value, allow_nan=False).encode()
+    except ValueError as error:
+        raise Garbage(str(error)) from None
+
+
+def _strip(value: Any) -> bool:
+    """Take Guard's keys out of every object below; True if there were any."""
+    found = False
+    stack = [value]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):
+            for name in [name for name in node if name.startswith(OWN_META_PREFIX)]:
+                del node[name]
+                found = True
+            stack.extend(node.values())
+        elif isinstance(node, list):
+            stack.extend(node)
+    return found
+
+
+def completed(raw: bytes) -> bytes:
+    """A handshake-era result for a 2026-07-28 client: `resultType` added where it is missing.
+
+    Raises:
+        Garbage: not an object.
+    """
+    members = read_object(_masked(raw))
+    if "resultType" in members:
+        return raw
+    head = b'{"resultType":"complete"'
+    return head + (b"," + raw[raw.index(b"{") + 1 :] if members else b"}")

@@ -1,0 +1,134 @@
+"""The stdio transport on plain asyncio protocols: a client's pipes in, a session behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import stat
+from collections.abc import Callable
+from threading import Thread
+from typing import Any, Final
+
+from guard.proxy.lines import LineBuffer
+from guard.proxy.server import Session
+
+CHUNK: Final = 65536
+FLUSH_SECONDS: Final = 5.0
+
+
+class Pipes(asyncio.Protocol):
+    """A client's two pipes.
+
+    Args:
+        make_session: given `write` and `on_busy`, makes the session that lines go to.
+
+    Attributes:
+        closed: done when the client has closed its end.
+    """
+
+    def __init__(
+        self, make_session: Callable[[Callable[[bytes], None], Callable[[bool], None]], Session]
+    ) -> None:
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._lines = LineBuffer()
+        self._reader: asyncio.ReadTransport | None = None
+        self._writer: asyncio.WriteTransport | None = None
+        self._flushed = asyncio.Event()
+        self._holds = 0
+        self.session = make_session(self._write, self.hold)
+
+    async def open(self, read_fd: int, write_fd: int) -> None:
+        """Attach the pipes. A regular file, which cannot be polled, is pumped through one."""
+        loop = asyncio.get_running_loop()
+        source = os.fdopen(_pollable(read_fd, reading=True), "rb", 0)
+        sink = os.fdopen(_pollable(write_fd, reading=False), "wb", 0)
+        writer, _ = await loop.connect_write_pipe(lambda: _Sink(self), sink)
+        self._writer = writer
+        await loop.connect_read_pipe(lambda: self, source)
+
+    def hold(self, on: bool) -> None:  # noqa: FBT001 - called by those who have one thing to tell
+        """Stop reading from the client while anyone asks for it."""
+        self._holds += 1 if on else -1
+        if self._reader is None:
+            return
+        if self._holds > 0:
+            self._reader.pause_reading()
+        else:
+            self._reader.resume_reading()
+
+    async def close(self) -> None:
+        """Write what is left, then let go."""
+        if self._reader is not None:
+            self._reader.close()
+        if self._writer is not None:
+            self._writer.close()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._flushed.wait(), FLUSH_SECONDS)
+
+    def no_reader(self) -> None:
+        """Everything is written, or the client reads no more."""
+        self._flushed.set()
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def _write(self, line: bytes) -> None:
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(line)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The client's end is there."""
+        assert isinstance(transport, asyncio.ReadTransport)  # noqa: S101 - asyncio's contract
+        self._reader = transport
+        if self._holds > 0:
+            transport.pause_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        lines, too_long = self._lines.feed(data)
+        for _ in range(too_long):
+            self.session.refuse_line()
+        for line in lines:
+            self.session.receive(line)
+
+    def eof_received(self) -> None:
+        """The client closed its end."""
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """The client is gone, or has said its last."""
+        if rest := self._lines.rest():
+            self.session.receive(rest)
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+
+class _Sink(asyncio.BaseProtocol):
+    """The client's reading end: when it is slow, Guard reads no more from it."""
+
+    def __init__(self, pipes: Pipes) -> None:
+        self._pipes = pipes
+
+    def pause_writing(self) -> None:
+        self._pipes.hold(True)  # noqa: FBT003
+
+    def resume_writing(self) -> None:
+        self._pipes.hold(False)  # noqa: FBT003
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._pipes.no_reader()
+
+
+def _pollable(fd: int, *, reading: bool) -> int:
+    """The descriptor itself, or a pipe to a thread that copies: epoll refuses regular files."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    out, into = os.pipe()
+    ends: tuple[Any, ...] = (fd, into) if reading else (out, fd)
+    Thread(target=_pump, args=ends, daemon=reading).start()
+    return out if reading else into
+
+
+def _pump(source: int, sink: int) -> None:
+    with open(source, "rb", 0, closefd=False) as reader, open(sink, "wb", 0) as writer:
+        while chunk := reader.read(CHUNK):
+            writer.write(chunk)

@@ -1,0 +1,263 @@
+"""One strict reading of what a client says, and the one place where answers become bytes.
+
+A message is read once. What is forwarded is built from what was read, never the raw bytes.
+Nothing here decides: malformed messages raise, everything else becomes a frozen value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+from mcp.shared.inbound import InboundLadderRejection, classify_inbound_request
+from mcp_types import PROTOCOL_VERSION_META_KEY, SERVER_INFO_META_KEY
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from guard.core.canonical import MAX_SAFE_INTEGER, NotIJson, NotJson, read
+from guard.core.diagnosis import diagnose
+from guard.core.errors import printable
+from guard.core.model import ARTIFACT_META, CONVERSATION_META
+from guard.proxy.endings import Flight
+
+PARSE_ERROR: Final = -32700
+INVALID_REQUEST: Final = -32600
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMS: Final = -32602
+INTERNAL_ERROR: Final = -32603
+NOT_AUTHENTICATED: Final = 4401
+"""Guard's own codes lie outside -32768..-32000, which JSON-RPC and MCP keep for themselves."""
+
+HANDSHAKE_VERSIONS: Final = ("2025-11-25", "2025-06-18")
+"""Handshake-era revisions that Guard speaks, newest first."""
+MODERN_VERSIONS: Final = tuple(MODERN_PROTOCOL_VERSIONS)
+
+MAX_NAME: Final = 256
+MAX_ID: Final = 256
+MAX_POINTER: Final = 200
+TRACE_KEYS: Final = ("traceparent", "tracestate", "baggage")
+CALL: Final = "tools/call"
+_CALL_MEMBERS: Final = frozenset({"name", "arguments", "_meta"})
+_LATER_MEMBERS: Final = frozenset({"inputResponses", "requestState", "task"})
+_MEMBERS: Final = frozenset({"jsonrpc", "id", "method", "params"})
+_ARGUMENTS: Final = "/params/arguments/"
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+Id = str | int
+
+
+class Malformed(Exception):
+    """A message that is answered with a JSON-RPC error and goes no further.
+
+    Attributes:
+        code: the JSON-RPC code.
+        message: what is wrong, one sentence.
+        id: the request's id, None where there is none to answer to.
+        data: more for programs, None for none.
+    """
+
+    def __init__(self, code: int, message: str, id_: Id | None = None, data: Any = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.id = id_
+        self.data = data
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request that was understood.
+
+    Attributes:
+        id: as the client gave it.
+        method: the JSON-RPC method.
+        params: its params without `_meta`.
+        meta: its `_meta`.
+        modern: whether it carries the 2026-07-28 envelope.
+        fault: pointer (from the params) and words of what in `arguments` is not I-JSON.
+        flight: how it is called off, and where its progress goes.
+    """
+
+    id: Id
+    method: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    modern: bool = False
+    fault: tuple[str, str] | None = None
+    flight: Flight = field(default_factory=Flight, compare=False, repr=False)
+
+    @property
+    def progress_token(self) -> Id | None:
+        """The token under which the client wants progress, None for none."""
+        token = self.meta.get("progressToken")
+        return token if _is_id(token) else None
+
+    @property
+    def traceparent(self) -> str | None:
+        """W3C trace context, None where there is none or it is not one."""
+        value = self.meta.get("traceparent")
+        return value if isinstance(value, str) and _TRACEPARENT.fullmatch(value) else None
+
+    @property
+    def artifact(self) -> str | None:
+        """An artifact that the client sent along."""
+        value = self.meta.get(ARTIFACT_META)
+        return None if value is None else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """A notification: method and params with `_meta`."""
+
+    method: str
+    params: Mapping[str, Any]
+
+
+def read_message(line: bytes) -> Request | Notification | None:
+    """Read one line from the client; None for a response, which nobody here asked for.
+
+    Raises:
+        Malformed: it is answered with an error and goes no further.
+    """
+    body, fault = _read(line)
+    if isinstance(body, list):
+        raise Malformed(INVALID_REQUEST, "batches are refused whole: send one message a line")
+    if not isinstance(body, dict):
+        raise Malformed(INVALID_REQUEST, "a message is a JSON object")
+    id_ = body.get("id")
+    answerable = id_ if _is_id(id_) else None
+    inside = _fault_of_arguments(body, fault)
+    if fault is not None and inside is None:
+        where = printable(fault.pointer[:MAX_POINTER])
+        raise Malformed(INVALID_REQUEST, f"not I-JSON: {fault.what} at {where or 'the top'}", answerable)
+    if body.get("jsonrpc") != "2.0":
+        raise Malformed(INVALID_REQUEST, 'jsonrpc is not "2.0"', answerable)
+    if "method" not in body:
+        if "result" in body or "error" in body:
+            return None
+        raise Malformed(INVALID_REQUEST, "neither a request nor a response", answerable)
+    return _understood(body, answerable, inside)
+
+
+def _understood(
+    body: dict[str, Any], id_: Id | None, fault: tuple[str, str] | None
+) -> Request | Notification:
+    method, params = body["method"], body.get("params", {})
+    if unknown := body.keys() - _MEMBERS:
+        name = printable(min(unknown))[:MAX_NAME]
+        raise Malformed(INVALID_REQUEST, f"the member {name!r} is not part of a request", id_)
+    if not isinstance(method, str) or not 0 < len(method) <= MAX_NAME:
+        raise Malformed(INVALID_REQUEST, "method is not a short string", id_)
+    if not isinstance(params, dict):
+        raise Malformed(INVALID_PARAMS, "params is not an object", id_)
+    if "id" not in body:
+        return Notification(method, params)
+    if id_ is None:
+        raise Malformed(INVALID_REQUEST, "id is neither a string nor a safe integer")
+    meta = _meta(params.get("_meta", {}), id_)
+    modern = method != "initialize" and PROTOCOL_VERSION_META_KEY in meta
+    if modern:
+        require_envelope(body)
+    rest = {name: value for name, value in params.items() if name != "_meta"}
+    if method == CALL:
+        _check_call(rest, id_)
+    return Request(id_, method, rest, meta, modern, fault)
+
+
+def _meta(meta: Any, id_: Id) -> dict[str, Any]:
+    if not isinstance(meta, dict):
+        raise Malformed(INVALID_PARAMS, "params._meta is not an object", id_)
+    if "progressToken" in meta and not _is_id(meta["progressToken"]):
+        raise Malformed(INVALID_PARAMS, "progressToken is neither a string nor an integer", id_)
+    if CONVERSATION_META in meta and not _is_name(meta[CONVERSATION_META]):
+        raise Malformed(INVALID_PARAMS, f"{CONVERSATION_META} is not a string of 1 to {MAX_NAME}", id_)
+    return meta
+
+
+def require_envelope(body: Mapping[str, Any]) -> None:
+    """The 2026-07-28 envelope, by the SDK's own ladder. Raises Malformed."""
+    route = classify_inbound_request(body)
+    if isinstance(route, InboundLadderRejection):
+        data = route.data
+        if isinstance(data, dict) and "supported" in data:
+            data = {**data, "supported": [*MODERN_VERSIONS, *HANDSHAKE_VERSIONS]}
+        raise Malformed(route.code, route.message, body.get("id"), data)
+    if not isinstance(route.client_capabilities, dict):
+        raise Malformed(INVALID_PARAMS, "the client capabilities are not an object", body.get("id"))
+
+
+def _check_call(params: dict[str, Any], id_: Id) -> None:
+    if not _is_name(params.get("name")):
+        raise Malformed(INVALID_PARAMS, f"name is not a string of 1 to {MAX_NAME} printable characters", id_)
+    if not isinstance(params.get("arguments", {}), dict):
+        raise Malformed(INVALID_PARAMS, "arguments is not an object", id_)
+    if unknown := params.keys() - _CALL_MEMBERS:
+        name = min(unknown)
+        why = "is not supported yet" if name in _LATER_MEMBERS else "is not part of tools/call"
+        raise Malformed(INVALID_PARAMS, f"params.{printable(name)[:MAX_NAME]} {why}", id_)
+
+
+def _read(line: bytes) -> tuple[Any, NotIJson | None]:
+    try:
+        return read(line), None
+    except (NotJson, NotIJson):
+        pass
+    try:
+        return diagnose(line)
+    except NotJson as error:
+        raise Malformed(PARSE_ERROR, f"not JSON: {error}") from None
+
+
+def _fault_of_arguments(body: dict[str, Any], fault: NotIJson | None) -> tuple[str, str] | None:
+    """The fault as pointer into the params, if it lies inside the arguments of a call."""
+    if fault is None or body.get("method") != CALL or not fault.pointer.startswith(_ARGUMENTS):
+        return None
+    return fault.pointer.removeprefix("/params")[:MAX_POINTER], fault.what
+
+
+def _is_id(value: Any) -> bool:
+    if type(value) is int:
+        return -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER
+    return isinstance(value, str) and len(value) <= MAX_ID
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value == printable(value)
+
+
+def result(id_: Id, value: Any) -> bytes:
+    """A result response, one line. `value` may hold orjson.Fragment for bytes passed unchanged."""
+    return orjson.dumps({"jsonrpc": "2.0", "id": id_, "result": value}) + b"\n"
+
+
+def error(id_: Id | None, code: int, message: str, data: Any = None) -> bytes:
+    """An error response, one line."""
+    body: dict[str, Any] = {"code": code, "message": message}
+    if data is not None:
+        body["data"] = data
+    return orjson.dumps({"jsonrpc": "2.0", "id": id_, "error": body}) + b"\n"
+
+
+def error_of(id_: Id, raw: bytes) -> bytes:
+    """An error response whose error object is passed unchanged."""
+    return orjson.dumps({"jsonrpc": "2.0", "id": id_, "error": orjson.Fragment(raw)}) + b"\n"
+
+
+def notification(method: str, params: Mapping[str, Any]) -> bytes:
+    """A notification, one line."""
+    return orjson.dumps({"jsonrpc": "2.0", "method": method, "params": params}) + b"\n"
+
+
+def request(id_: Id, method: str, params: Mapping[str, Any]) -> bytes:
+    """A request, one line."""
+    return orjson.dumps({"jsonrpc": "2.0", "id": id_, "method": method, "params": params}) + b"\n"
+
+
+def stamped(value: Mapping[str, Any], server: Mapping[str, Any], *, modern: bool) -> dict[str, Any]:
+    """Guard's own result with what its era asks for: `resultType` and who serves."""
+    if not modern:
+        return dict(value)
+    meta = {**value.get("_meta", {}), SERVER_INFO_META_KEY: server}
+    return {**value, "resultType": "complete", "_meta": meta}

@@ -1,0 +1,68 @@
+"""Bytes that a strict reader of JSON refuses, and the place of the fault where there is one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+NOT_JSON: Final[dict[str, bytes]] = {
+    "nothing": b"",
+    "only space": b" \n",
+    "byte order mark": b"\xef\xbb\xbf{}",
+    "utf-16": '{"a":1}'.encode("utf-16"),
+    "nan": b'{"a":NaN}',
+    "infinity": b"[Infinity]",
+    "minus infinity": b"[-Infinity]",
+    "byte that is not utf-8": b'"\xff"',
+    "overlong utf-8": b'"\xc0\x80"',
+    "utf-8 surrogate": b'"\xed\xa0\x80"',
+    "utf-8 beyond unicode": b'"\xf4\x90\x80\x80"',
+    "cut off": b'{"a":[1,2',
+    "cut off inside a string": b'{"a":"b',
+    "a second value": b"{}{}",
+    "zero byte after the end": b"{}\x00",
+    "comma at the end": b'{"a":1,}',
+    "comma at the end of an array": b"[1,]",
+    "single quotes": b"{'a':1}",
+    "bare key": b"{a:1}",
+    "comment": b"{}//",
+    "plus sign": b"+7",
+    "leading zero": b"07",
+    "underscore": b"1_000",
+    "point without digits": b"1.",
+    "point first": b".5",
+    "exponent without digits": b"1e",
+    "hexadecimal": b"0x10",
+    "raw newline in a string": b'"a\nb"',
+    "unknown escape": b'"\\x41"',
+    "signed hex escape": b'"\\u+123"',
+    "no-break space around": b"\xc2\xa01",
+    "form feed around": b"\x0c1",
+    "capital literal": b"True",
+}
+
+NOT_IJSON: Final[dict[str, tuple[bytes, str]]] = {
+    "duplicate key": (b'{"a":1,"a":2}', "/a"),
+    "duplicate key, one escaped": (b'{"a":1,"\\u0061":1}', "/a"),
+    "duplicate empty key": (b'{"":1,"":1}', "/"),
+    "duplicate key below": (b'{"x":[0,{"y":{"a":1,"b":2,"a":1}}]}', "/x/1/y/a"),
+    "duplicate key after a long object": (
+        b"{" + b",".join(b'"%d":0' % n for n in range(300)) + b',"7":1}',
+        "/7",
+    ),
+    "integer just too large": (b'{"n":[9007199254740992]}', "/n/0"),
+    "integer just too small": (b'{"n":-9007199254740992}', "/n"),
+    "thirty digits": (b'{"n":123456789012345678901234567890}', "/n"),
+    "five thousand digits": (b"[" + b"1" * 5000 + b"]", "/0"),
+    "five thousand digits scaled back": (b"[" + b"1" * 5000 + b"e-4999]", "/0"),
+    "double too large": (b'{"a~/b":1e400}', "/a~0~1b"),
+    "double too small": (b"[-1e400]", "/0"),
+    "lone high surrogate": (b'["\\ud800"]', "/0"),
+    "lone low surrogate": (b'["\\udc00"]', "/0"),
+    "surrogates the wrong way round": (b'["\\udc00\\ud800"]', "/0"),
+    "lone surrogate in a key": (b'{"a":{"\\ud800":1}}', "/a"),
+    "arrays too deep": (b"[" * 129 + b"0" + b"]" * 129, "/0" * 128),
+    "empty array too deep": (b"[" * 129 + b"]" * 129, "/0" * 128),
+    "empty object too deep": (b"[" * 128 + b"{}" + b"]" * 128, "/0" * 128),
+    "ten thousand arrays": (b"[" * 10_000 + b"]" * 10_000, "/0" * 128),
+    "ten thousand objects": (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, "/a" * 128),
+}

@@ -1,0 +1,177 @@
+"""The laws of the blueprint that decide must hold, each as a property."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from guard.core.errors import Reason
+from guard.core.model import Allow, Call, Decision, Deny
+from guard.policy.decide import decide, visible
+from guard.policy.explain import explain
+from guard.policy.rules import Intent, Pattern, Policy, Protected
+from guard.policy.schema import Schema, compile_schema
+from tests.policy.calls import call, git
+from tests.policy.worlds import calls, policies, rules
+
+
+class Broken:
+    """A schema engine that breaks down."""
+
+    def is_valid(self, arguments: Any) -> bool:
+        raise RuntimeError("broken")
+
+
+EVERYWHERE = (Pattern("*"),)
+BROKEN = Schema({}, Broken())
+
+
+def permits(decision: Decision) -> bool:
+    return isinstance(decision, Allow)
+
+
+@given(policies(), calls())
+def test_default_deny(policy: Policy, call: Call) -> None:
+    """What no tool rule lists, or no intent matches where there are some, is denied in enforce mode."""
+    about = policy.about(call.tool.server, call.tool.name)
+    listed = any(rule.tools[0].covers(call.tool.server, call.tool.name) for rule in policy.tools)
+    assert listed == bool(about.tools)
+    decision = decide(call, policy)
+    if not listed and policy.mode == "enforce":
+        assert isinstance(decision, Deny)
+    if about.intents and not any(rule.schema.matches(call.arguments) for rule in about.intents):
+        assert isinstance(decision, Deny) or decision.obligations == ("observed",)
+
+
+@given(policies(), calls())
+def test_an_empty_policy_denies(policy: Policy, call: Call) -> None:
+    """A policy from which every rule was removed permits nothing in enforce mode."""
+    empty = replace(policy, mode="enforce", observe_until=None, tools=(), intents=(), protected=())
+    assert not permits(decide(call, empty))
+
+
+@given(policies(), calls())
+def test_forbid_beats_permit(policy: Policy, call: Call) -> None:
+    """A protected rule that matches denies, whatever permits."""
+    forbidding = replace(policy, protected=(*policy.protected, Protected("zz", EVERYWHERE)))
+    decision = decide(call, forbidding)
+    assert isinstance(decision, Deny)
+    if permits(decide(call, policy)):
+        assert decision == Deny(Reason.PROTECTED, "zz")
+    for rule in policy.about(call.tool.server, call.tool.name).protected:
+        assert not (permits(decide(call, policy)) and rule.matches(call.arguments))
+
+
+@given(policies(), calls(), st.booleans())
+def test_a_rule_that_fails_denies(policy: Policy, call: Call, forbids: bool) -> None:  # noqa: FBT001
+    """A rule that cannot be evaluated denies, even beside others that permit."""
+    rule: Any = Protected("zz", EVERYWHERE, BROKEN) if forbids else Intent("zz", EVERYWHERE, BROKEN)
+    kind = "protected" if forbids else "intents"
+    decision = decide(call, replace(policy, **{kind: (*getattr(policy, kind), rule)}))
+    assert isinstance(decision, Deny)
+    if permits(decide(call, policy)):
+        assert decision == Deny(Reason.RULE_FAILED, "zz")
+
+
+@given(policies(), calls(), st.randoms(use_true_random=False))
+def test_order_and_duplicates_do_not_matter(policy: Policy, call: Call, shuffler: random.Random) -> None:
+    """Rules in another order, and rules that stand there twice, give the same decision."""
+
+    def mixed(rules: tuple[Any, ...]) -> tuple[Any, ...]:
+        twice = [*rules, *rules]
+        shuffler.shuffle(twice)
+        return tuple(twice)
+
+    other = replace(
+        policy,
+        tools=mixed(policy.tools),
+        intents=mixed(policy.intents),
+        protected=mixed(policy.protected),
+        roles=dict(reversed(policy.roles.items())),
+    )
+    assert decide(call, other) == decide(call, policy)
+
+
+@given(policies(), calls(), rules)
+def test_adding_a_forbid_never_permits_more(policy: Policy, call: Call, rule: dict[str, Any]) -> None:
+    """One more protected rule never turns a denial into a permit."""
+    added = Protected("added", EVERYWHERE, compile_schema(rule["schema"]))
+    if permits(decide(call, replace(policy, protected=(*policy.protected, added)))):
+        assert permits(decide(call, policy))
+
+
+@given(policies(), calls(), st.sets(st.sampled_from(("a:read", "a:write", "b:read"))))
+def test_narrowing_a_credential_never_permits_more(policy: Policy, call: Call, kept: set[str]) -> None:
+    """A credential with fewer scopes is permitted nothing, and sees nothing, that the wider one is not."""
+    wide = call.principal.scopes
+    narrowed = replace(call.principal, scopes=frozenset(kept) if wide is None else wide & kept)
+    tool = call.tool
+    if permits(decide(replace(call, principal=narrowed), policy)):
+        assert permits(decide(call, policy))
+    if visible(narrowed, tool.server, tool.name, tool.declared, policy):
+        assert visible(call.principal, tool.server, tool.name, tool.declared, policy)
+
+
+@given(policies(), calls(), st.sets(st.sampled_from(("a:read", "a:write", "b:read"))))
+def test_declared_scopes_only_add(policy: Policy, call: Call, declared: set[str]) -> None:
+    """What a tool's author declares never permits more, and counts only on a trusted server."""
+    bare = replace(call, tool=replace(call.tool, declared=frozenset()))
+    more = replace(call, tool=replace(call.tool, declared=frozenset(declared)))
+    if permits(decide(more, policy)):
+        assert permits(decide(bare, policy))
+    if call.tool.server not in policy.trusted:
+        assert decide(more, policy) == decide(bare, policy)
+
+
+@given(policies(), calls())
+def test_a_decision_has_no_truth_value(policy: Policy, call: Call) -> None:
+    """`if decision:` raises, for an allow and for a denial."""
+    decision = decide(call, policy)
+    with pytest.raises(TypeError):
+        bool(decision)
+
+
+@given(policies(), calls(), calls())
+def test_same_call_same_decision(policy: Policy, call: Call, other: Call) -> None:
+    """Deciding is pure: what was decided in between, and the order of members, change nothing."""
+    first = decide(call, policy)
+    decide(other, policy)
+    arguments = dict(reversed(call.arguments.items()))
+    turned = replace(call, params={"arguments": arguments, "name": call.tool.name})
+    assert decide(call, policy) == first == decide(turned, policy) == decide(call, replace(policy))
+
+
+@given(policies(), calls())
+def test_what_is_permitted_was_visible_and_covered(policy: Policy, call: Call) -> None:
+    """A permitted tool is one that tools/list shows, and every scope in the Allow is held."""
+    decision = decide(call, policy)
+    assume(isinstance(decision, Allow))
+    assert isinstance(decision, Allow)
+    tool = call.tool
+    assert visible(call.principal, tool.server, tool.name, tool.declared, policy)
+    assert frozenset(decision.scopes) <= (policy.held(call.principal) or frozenset())
+    assert list(decision.rules) == sorted(set(decision.rules))
+
+
+@given(policies(), calls())
+def test_the_explanation_ends_where_the_decision_does(policy: Policy, call: Call) -> None:
+    """The steps of an explanation, worked out on their own, lead to the decision."""
+    explanation, decision = explain(call, policy), decide(call, policy)
+    assert explanation.decision == decision
+    if isinstance(decision, Deny):
+        assert explanation.conclusion == (decision.reason, decision.rule, decision.pointer)
+    else:
+        assert explanation.conclusion == (None, "", "")
+        observed = any(step.outcome == "observed" for step in explanation.steps)
+        assert observed == (decision.obligations == ("observed",))
+
+
+def test_an_unexpected_fault_in_deciding_denies() -> None:
+    """Whatever raises inside decide ends in a denial, not in an exception that someone may swallow."""
+    broken = replace(git(), roles=None)
+    assert decide(call(), broken) == Deny(Reason.RULE_FAILED)

@@ -1,0 +1,81 @@
+"""One reader a format: given a vector's input, it says the class of answer and the result."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from typing import Any, Final
+
+from guard.core.canonical import NotIJson, NotJson, canonical, digest, read
+from guard.core.diagnosis import diagnose
+from guard.core.errors import Refused
+from guard.identity.api_keys import ApiKeyRecord, authenticate
+from guard.lineage.checkpoint import ForgedNote, MalformedNote, UntrustedNote, open_checkpoint, parse_vkey
+from guard.lineage.proof import NotIncluded, verify
+
+Answer = tuple[str, dict[str, Any]]
+
+CLASSES: Final = {
+    MalformedNote: "malformed",
+    ForgedNote: "forged",
+    UntrustedNote: "untrusted",
+    NotIncluded: "not-included",
+}
+
+
+def given(given: dict[str, Any], name: str) -> bytes:
+    """The bytes of one member of an input, from `name` or `name_base64`."""
+    return given[name].encode() if name in given else b64decode(given[f"{name}_base64"])
+
+
+def read_checkpoint(asked: dict[str, Any]) -> Answer:
+    try:
+        checkpoint = open_checkpoint(given(asked, "note"), map(parse_vkey, asked["vkeys"]))
+    except tuple(CLASSES) as error:
+        return CLASSES[type(error)], {}
+    root = b64encode(checkpoint.root).decode()
+    return "ok", {"origin": checkpoint.origin, "size": checkpoint.size, "root_base64": root}
+
+
+def read_proof(asked: dict[str, Any]) -> Answer:
+    try:
+        entry = verify(given(asked, "proof"), map(parse_vkey, asked["vkeys"]))
+    except tuple(CLASSES) as error:
+        return CLASSES[type(error)], {}
+    return "ok", {"index": entry.index, "leaf": entry.leaf.decode(), "size": entry.checkpoint.size}
+
+
+def read_api_key(asked: dict[str, Any]) -> Answer:
+    records = {
+        record["key_id"]: ApiKeyRecord(**{**record, "scopes": frozenset(record["scopes"])})
+        for record in asked["records"]
+    }
+    try:
+        who = authenticate(asked["key"], records.get, asked["now"])
+    except Refused as refusal:
+        return str(refusal.reason), {}
+    result = {"tenant": who.tenant, "subject": who.subject, "role": who.role, "credential": who.credential}
+    return "ok", result
+
+
+def read_canonical(asked: dict[str, Any]) -> Answer:
+    data = given(asked, "json")
+    try:
+        value = read(data)
+    except (NotJson, NotIJson):
+        try:
+            _, fault = diagnose(data)
+        except NotJson:
+            return "not-json", {}
+        assert fault is not None
+        assert fault.pointer == asked["pointer"]
+        return "not-ijson", {}
+    return "ok", {"canonical_base64": b64encode(canonical(value)).decode(), "sha256": digest(value)}
+
+
+READERS: Final[dict[str, Callable[[dict[str, Any]], Answer]]] = {
+    "checkpoint": read_checkpoint,
+    "proof": read_proof,
+    "api-key": read_api_key,
+    "canonical": read_canonical,
+}
