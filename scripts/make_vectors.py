@@ -12,7 +12,7 @@ Every vector is a JSON object:
     result    for "ok" only: what the reader gives
 
 A format is a function that yields vectors, registered with `@vectors_of("name")`; its reader is
-registered under the same name in tests/vectors/readers.py.
+registered under the same name in tests/vectors/vector_readers.py.
 """
 
 from __future__ import annotations

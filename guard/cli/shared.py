@@ -16,16 +16,13 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from guard.cli.main import EPILOG as EPILOG  # noqa: PLC0414 - handed on to the commands
 from guard.config.home import HOME_VARIABLE, Home, default_home, open_home
 from guard.core.errors import GuardError, printable
 from guard.lineage.sqlite import SqliteStore
 
 NO: Final = 1
 UNUSABLE: Final = 2
-EPILOG: Final = (
-    "Exit codes: 0 done, or yes; 1 the answer is no; 2 wrong usage, or something cannot be used; "
-    "3 the tool server could not be started, or ended."
-)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 

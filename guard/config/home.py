@@ -21,6 +21,7 @@ from guard.core.errors import GuardError
 from guard.core.keys import KeySet, SigningKey, vkey
 from guard.lineage.entry import Kind
 from guard.lineage.lease import Lease
+from guard.lineage.log import entry
 from guard.lineage.sqlite import SqliteStore
 from guard.lineage.store import (
     CloseGrant,
@@ -32,7 +33,6 @@ from guard.lineage.store import (
     SaveSetting,
     Transaction,
 )
-from guard.proxy.world import entry
 
 DEFAULT_TENANT: Final = "default"
 HOME_VARIABLE: Final = "GUARD_HOME"

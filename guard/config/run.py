@@ -18,6 +18,7 @@ from guard.core.model import Pin
 from guard.lineage.lease import Lease
 from guard.lineage.log import Log
 from guard.lineage.sqlite import SqliteStore
+from guard.proxy import eras
 from guard.proxy.catalog import Catalog
 from guard.proxy.server import Session
 from guard.proxy.stdio import Pipes
@@ -97,7 +98,7 @@ class Guarded:
         )
         self.catalog.at(store.versions(tenant))
         adopt_policy(store, policy, self.catalog.definitions(), tenant=tenant)
-        self.log = Log(store)
+        self.log = Log(store, on_failure=_log_failed)
         audience = launch.audience or launch.server_id
         setting = Setting(
             audience=audience,
@@ -121,7 +122,7 @@ class Guarded:
 
     async def open(self) -> None:
         """Start the server and look at its tools. Raises GuardError."""
-        await self.upstream.start()
+        await asyncio.gather(self.upstream.start(), asyncio.to_thread(eras.warm))
         with contextlib.suppress(Refused):
             await self.catalog.fresh()
         for tool in self.catalog.unpinned():
@@ -200,6 +201,11 @@ async def look(command: Sequence[str], env: Sequence[str]) -> tuple[Upstream, li
         raise ServerError(refusal.what, where=printable(" ".join(command))) from None
     finally:
         await upstream.stop()
+
+
+def _log_failed(error: BaseException) -> None:
+    _say(f"the lineage cannot be written, every call is denied: {printable(str(error))}")
+    _say("  next: mend the disk or the file, then start Guard again")
 
 
 def _say(text: str) -> None:

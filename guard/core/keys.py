@@ -177,6 +177,8 @@ def _from_jwk(jwk: Any, index: int) -> PublicKey:
     where = f"/keys/{index}"
     if not isinstance(jwk, Mapping) or jwk.get("kty") != "OKP" or jwk.get("crv") != "Ed25519":
         raise BadKey("only OKP/Ed25519 keys are taken", where=where)
+    if jwk.get("use", "sig") != "sig":
+        raise BadKey("the key is not for signatures", where=f"{where}/use")
     if "d" in jwk:
         raise BadKey(
             "a private key in a public key set", where=where, remedy="revoke that key, it has leaked"

@@ -221,3 +221,8 @@ class PolicyRef:
     id: str
     version: int
     sha256: str
+
+    @property
+    def versioned(self) -> str:
+        """The key under which the store holds the newest version of this policy."""
+        return f"policy/{self.id}"

@@ -12,6 +12,7 @@ from typing import Any, Final, assert_never
 import orjson
 
 from guard.core.canonical import canonical
+from guard.core.model import PolicyRef
 from guard.identity.api_keys import ApiKeyRecord
 from guard.lineage.store import (
     CONTAINMENT,
@@ -28,7 +29,6 @@ from guard.lineage.store import (
     SaveSetting,
     UseKey,
     pins_version,
-    policy_version,
 )
 
 
@@ -84,8 +84,6 @@ def obstacle(db: sqlite3.Connection, tenant: str, effect: Effect) -> str:
 
 
 def _cannot_contain(db: sqlite3.Connection, tenant: str, kind: str, target: str) -> str:
-    if _is_contained(db, tenant, kind, target):
-        return f"the {kind} {target} is contained already"
     known = "SELECT 1 FROM conversations WHERE tenant = ? AND id = ?"
     if kind == "conversation" and not _exists(db, known, tenant, target):
         return f"there is no conversation {target}"
@@ -125,7 +123,7 @@ def _save_policy(db: sqlite3.Connection, tenant: str, policy: SavePolicy) -> Non
     db.execute("INSERT OR REPLACE INTO policies VALUES (?, ?, ?, ?)", values)
     db.execute(
         "INSERT OR REPLACE INTO versions VALUES (?, ?, ?)",
-        (tenant, policy_version(policy.id), policy.version),
+        (tenant, PolicyRef(policy.id, policy.version, policy.sha256).versioned, policy.version),
     )
 
 
@@ -151,7 +149,7 @@ def apply(db: sqlite3.Connection, tenant: str, effect: Effect, conversation: str
         case UseKey(key_id):
             db.execute("UPDATE api_keys SET last_used = ? WHERE key_id = ?", (at // 1000, key_id))
         case Contain(kind, target):
-            db.execute("INSERT INTO contained VALUES (?, ?, ?, ?)", (tenant, kind, target, at))
+            db.execute("INSERT OR IGNORE INTO contained VALUES (?, ?, ?, ?)", (tenant, kind, target, at))
             _bump(db, tenant, CONTAINMENT)
         case Release(kind, target):
             db.execute(

@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from threading import Thread
-from typing import Final
+from typing import Any, Final
 
 from guard.core.errors import Reason, Refused
+from guard.lineage.entry import SALT_BYTES, Draft, Kind, draft
 from guard.lineage.store import Outcome, Store, Transaction
 
 MAX_BATCH: Final = 256
+
+
+def entry(kind: Kind, call: str, fields: Mapping[str, Any]) -> Draft:
+    """Commit to fields under fresh salts; arguments as `draft`."""
+    return draft(kind, call, fields, os.urandom(SALT_BYTES * len(fields)))
+
 
 _Item = tuple[Transaction, "Future[Outcome]"]
 
@@ -26,14 +35,16 @@ class Log:
 
     Args:
         store: where entries go. Its `apply` is called by the writer's thread only.
+        on_failure: told once, in the writer's thread, what stopped the log.
 
     Attributes:
         failure: what stopped the log; None while it works. Once set it stays: what the failed
             commit left behind is settled at the next start.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, on_failure: Callable[[BaseException], None] = lambda _: None) -> None:
         self.store = store
+        self._on_failure = on_failure
         self.failure: BaseException | None = None
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._thread = Thread(target=self._run, name="guard-log", daemon=True)
@@ -98,6 +109,7 @@ class Log:
                 outcomes = self.store.apply([transaction for transaction, _ in batch])
             except BaseException as error:  # noqa: BLE001 - whatever it is, the log has failed
                 self.failure = error
+                self._on_failure(error)
             else:
                 for (_, future), outcome in zip(batch, outcomes, strict=True):
                     _settle(future, outcome)

@@ -88,8 +88,6 @@ class Proof:
         index = decimal(number) if word == "index" else None
         if index is None:
             raise MalformedNote("not a decimal without leading zeros", where="index", remedy=_MAKE_AGAIN)
-        if len(lines) > MAX_PATH:
-            raise MalformedNote(f"a path has at most {MAX_PATH} hashes", where="path", remedy=_MAKE_AGAIN)
         proof = cls(index, extra, tuple(_bytes(line, "path") for line in lines), checkpoint)
         if proof.text() != whole:
             raise MalformedNote("not the one spelling of this proof", remedy=_MAKE_AGAIN)

@@ -19,11 +19,6 @@ CONTAINMENT: Final = "containment"
 REVOCATION: Final = "revocation"
 
 
-def policy_version(policy_id: str) -> str:
-    """The versioned key of a policy."""
-    return f"policy/{policy_id}"
-
-
 def pins_version(server: str) -> str:
     """The versioned key of a server's pins."""
     return f"pins/{server}"
@@ -62,7 +57,7 @@ class UseKey:
 
 @dataclass(frozen=True, slots=True)
 class Contain:
-    """Put a conversation, principal, tool, or ("all", "") everything out of use."""
+    """Put a conversation, principal, tool, or ("all", "") everything out of use; twice is as once."""
 
     kind: str
     target: str

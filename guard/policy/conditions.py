@@ -14,14 +14,20 @@ from guard.policy.rules import Policy
 
 CLOCK_TOLERANCE: Final = 10_000  # milliseconds
 
+
+def _version(facts: Facts, policy: Policy) -> int:
+    """The version of this policy that the store has seen; a policy that it has not seen is the newest."""
+    return facts.versions.get(policy.ref.versioned, policy.ref.version)
+
+
 RUNTIME: Final[tuple[tuple[Reason, Callable[[Facts, Policy], bool]], ...]] = (
     # "all", "principal", and any word that is not understood
     (Reason.PRINCIPAL_CONTAINED, lambda facts, _: bool(facts.contained - {"conversation", "tool"})),
     (Reason.CONVERSATION_CONTAINED, lambda facts, _: "conversation" in facts.contained),
-    (Reason.TOOL_CONTAINED, lambda facts, _: "tool" in facts.contained),
     (Reason.STORE_UNAVAILABLE, lambda facts, _: not facts.store_writable),
     (Reason.ARTIFACT_KEY_UNAVAILABLE, lambda facts, _: not facts.artifact_key),
     (Reason.CLOCK_BEHIND, lambda facts, _: facts.now < facts.last - CLOCK_TOLERANCE),
+    (Reason.POLICY_SUPERSEDED, lambda facts, policy: _version(facts, policy) != policy.ref.version),
     (Reason.POLICY_EXPIRED, lambda facts, policy: policy.expires is not None and facts.now >= policy.expires),
     (
         Reason.POLICY_EXPIRED,

@@ -38,6 +38,8 @@ def _objections(call: Call, policy: Policy, about: Matching, held: frozenset[str
         yield Deny(reason)
     if call.tool.pin is not Pin.MATCHES:
         yield Deny(PINS[call.tool.pin])
+    if "tool" in call.facts.contained:  # only here, so that nobody learns of a tool that is out of sight
+        yield Deny(Reason.TOOL_CONTAINED)
     if (pointer := fault(call)) is not None:
         yield Deny(Reason.ARGUMENTS_NOT_IJSON, pointer=pointer)
     yield from (Deny(Reason.PROTECTED, rule.id) for rule in about.protected if rule.matches(call.arguments))

@@ -56,11 +56,10 @@ ServerName = Annotated[str, Field(pattern=r"^[^\s*?]{1,128}$")]
 Glob = Annotated[
     str, Field(pattern=r"^\S{1,256}$", description="a name; `*` stands for any characters, `?` for one")
 ]
-JsonSchema = Annotated[
-    Any,
-    WithJsonSchema(
-        {"type": ["object", "boolean"], "description": "JSON Schema 2020-12 over the arguments of the call"}
-    ),
+_OVER_ARGUMENTS: Final = "JSON Schema 2020-12 over the arguments of the call"
+JsonSchema = Annotated[Any, WithJsonSchema({"type": ["object", "boolean"], "description": _OVER_ARGUMENTS})]
+JsonSchemaOrNone = Annotated[
+    Any, WithJsonSchema({"type": ["object", "boolean", "null"], "description": _OVER_ARGUMENTS})
 ]
 
 
@@ -118,7 +117,7 @@ class ProtectedDocument(Strict):
 
     id: Id
     tools: Tools
-    schema_: JsonSchema = Field(default=None, alias="schema")
+    schema_: JsonSchemaOrNone = Field(default=None, alias="schema")
     because: str = Field(default="", description="for reviewers; decides nothing")
 
 

@@ -135,6 +135,8 @@ def _steps(call: Call, policy: Policy) -> Iterator[Step]:
     held = held or frozenset()
     yield _listed(policy, about, held)
     yield _step("pin", PINS.get(tool.pin) if tool.pin is not Pin.MATCHES else None, detail=str(tool.pin))
+    contained = Reason.TOOL_CONTAINED if "tool" in call.facts.contained else None
+    yield _step(f"not {Reason.TOOL_CONTAINED}", contained)
     pointer = fault(call)
     broken = None if pointer is None else Reason.ARGUMENTS_NOT_IJSON
     yield _step("arguments are an I-JSON object", broken, pointer=pointer or "")

@@ -38,7 +38,7 @@ def invalid(text: Text, pointer: str, what: str, remedy: str = "") -> GuardError
 
 
 def explain_invalid(error: ValidationError, text: Text, model: type[BaseModel]) -> GuardError:
-    """The first of the errors that pydantic found, in the order of the lines.
+    """The first of the errors that pydantic found: unknown fields before others, in the order of the lines.
 
     Args:
         error: what pydantic raised.
@@ -50,7 +50,9 @@ def explain_invalid(error: ValidationError, text: Text, model: type[BaseModel]) 
         for fault in error.errors(include_url=False, include_input=False)
     ]
     lines = {pointer: int(text.where(pointer).rpartition(":")[2]) for pointer, _ in faults}
-    pointer, fault = min(faults, key=lambda found: (lines[found[0]], found[0]))
+    pointer, fault = min(
+        faults, key=lambda found: (found[1]["type"] != "extra_forbidden", lines[found[0]], found[0])
+    )
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     kind, name = fault["type"], str(fault["loc"][-1]) if fault["loc"] else ""
     message = fault["msg"].removeprefix("Value error, ")

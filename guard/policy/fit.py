@@ -67,7 +67,7 @@ def misfits(policy: Policy, tools: Tools) -> Iterator[GuardError]:
 
 def _misfits(rule: str, source: Any, pattern: Pattern, tools: Tools) -> Iterator[GuardError]:
     governed = {key: tools[key] for key in sorted(tools) if pattern.covers(*key)}
-    unknown = {key: dict(_unknown(source, tool.get("inputSchema", True))) for key, tool in governed.items()}
+    unknown = {key: dict(_unknown(source, tool.get("inputSchema", {}))) for key, tool in governed.items()}
     for (server, name), found in unknown.items():
         for pointer, (what, known) in found.items():
             if is_glob(pattern.match) and not all(pointer in other for other in unknown.values()):

@@ -17,7 +17,7 @@ class Places:
     """Walks the pieces of a JSON text.
 
     Attributes:
-        lines: line, counted from 1, by RFC 6901 pointer.
+        lines: line, counted from 1, by RFC 6901 pointer; of a duplicate, that of the last.
         depth: how deep the text nests.
     """
 
@@ -47,7 +47,7 @@ class Places:
             self._value(piece, line)
 
     def _value(self, piece: str, line: int) -> None:
-        self.lines.setdefault("".join(f"/{escape(str(part))}" for part in self._path), line)
+        self.lines["".join(f"/{escape(str(part))}" for part in self._path)] = line
         if piece in "{[":
             self._path = [*self._path, "" if piece == "{" else 0]
             self._wants_key = piece == "{"

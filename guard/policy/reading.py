@@ -29,7 +29,7 @@ _CONSTANTS: Final[Mapping[str, Any]] = {"null": None, "true": True, "false": Fal
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", re.ASCII)
 _SURPRISING: Final = re.compile(
-    r"~|<<|=|y|n|yes|no|on|off|true|false|null"
+    r"~|<<|=|yes|no|on|off|true|false|null"
     r"|[-+]?\.(?:inf|nan)|[-+]?0[xob][0-9a-f_]+"
     r"|[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?"
     r"|[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9_]+)(?:e[-+]?[0-9]+)?",

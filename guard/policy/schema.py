@@ -7,19 +7,21 @@ through a regular-expression engine that takes linear time (no look-around, no b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import jsonschema_rs
+import orjson
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 from guard.core import canonical
 from guard.core.errors import printable
-from guard.policy.vocabulary import SchemaRefused, survey
+from guard.policy.vocabulary import SchemaRefused, subschemas, survey
 
 _PATTERN_BYTES: Final = 1 << 20
+_POINTED_BYTES: Final = 1 << 12
 _PATTERNS: Final = jsonschema_rs.RegexOptions(size_limit=_PATTERN_BYTES, dfa_size_limit=_PATTERN_BYTES)
 _META: Final = Draft202012Validator(Draft202012Validator.META_SCHEMA)
 _LONGEST_MESSAGE: Final = 200
@@ -53,6 +55,7 @@ class Schema:
 
     source: Any
     _engine: jsonschema_rs.Draft202012Validator = field(repr=False, compare=False)
+    _branches: bool = field(default=True, repr=False, compare=False)
 
     def matches(self, arguments: Mapping[str, Any]) -> bool:
         """Whether the arguments (I-JSON) match. Raises whatever the engine raises, panics as RuntimeError."""
@@ -64,19 +67,24 @@ class Schema:
             raise RuntimeError("the schema engine broke down") from panic
 
     def first_failure(self, arguments: Mapping[str, Any]) -> str:
-        """Pointer to the first place that does not match, "" when it is the whole.
+        """Pointer to the first place that does not match, "" when it is the whole or too dear to find.
 
-        It is the same for arguments that are the same JSON: members are taken in sorted order.
+        It is the same for arguments that are the same JSON: members are taken in sorted order. Under
+        anyOf and oneOf the engine notes every failure of every branch, so that large arguments that a
+        schema with these refuses get no nearer pointer: a denial must not cost more than a permit.
         """
-        first = next(self._errors(arguments), None)
-        return "" if first is None else _pointer(first.instance_path)
+        ordered = orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)
+        if self._branches and len(ordered) > _POINTED_BYTES:
+            return ""
+        try:
+            self._engine.validate(canonical.read(ordered))
+        except jsonschema_rs.ValidationError as first:
+            return _pointer(first.instance_path)
+        return ""
 
     def failures(self, arguments: Mapping[str, Any]) -> tuple[Failure, ...]:
-        """Everything that does not match, as a tree, for the author of the rule."""
-        return tuple(map(_failure, self._errors(arguments)))
-
-    def _errors(self, arguments: Mapping[str, Any]) -> Iterator[jsonschema_rs.ValidationError]:
-        return self._engine.iter_errors(canonical.read(canonical.canonical(arguments)))
+        """Everything that does not match, as a tree: for the author of the rule, not on the way of a call."""
+        return tuple(map(_failure, self._engine.iter_errors(arguments)))
 
 
 def compile_schema(source: Any) -> Schema:
@@ -100,7 +108,8 @@ def compile_schema(source: Any) -> Schema:
         )
     except ValueError as error:
         raise _explained(source, error) from error
-    return Schema(source, engine)
+    parts = (part for _, part in subschemas(source) if isinstance(part, dict))
+    return Schema(source, engine, any({"anyOf", "oneOf"} & part.keys() for part in parts))
 
 
 def _explained(source: Any, error: ValueError) -> SchemaRefused:

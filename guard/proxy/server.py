@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from guard import __version__
-from guard.core.errors import Refused, printable
+from guard.core.errors import Reason, Refused, printable
 from guard.policy.decide import visible
-from guard.proxy import wire
+from guard.proxy import eras, wire
 from guard.proxy.flow import authorize
 from guard.proxy.upstream import EXTENSION
 from guard.proxy.wire import Malformed, Notification, Request
@@ -23,6 +23,7 @@ from guard.proxy.world import Gate
 MAX_IN_FLIGHT: Final = 1024
 OWN_INFO: Final = {"name": "guard-mcp", "version": __version__}
 _EXTENSIONS: Final[dict[str, Any]] = {EXTENSION: {}}
+_NOBODY: Final = frozenset({Reason.NO_CREDENTIAL, Reason.INVALID_KEY, Reason.EXPIRED_KEY, Reason.REVOKED_KEY})
 
 
 class Session:
@@ -131,9 +132,10 @@ class Session:
         except Malformed as fault:
             line = wire.error(message.id, fault.code, fault.message, fault.data)
         except Refused as refusal:
-            line = wire.error(
-                message.id, wire.NOT_AUTHENTICATED, "not authenticated", {"reason": refusal.reason}
-            )
+            unknown = refusal.reason in _NOBODY
+            code = wire.NOT_AUTHENTICATED if unknown else wire.INTERNAL_ERROR
+            text = "not authenticated" if unknown else "the tool server cannot be asked"
+            line = wire.error(message.id, code, text, {"reason": refusal.reason})
         except Exception:  # noqa: BLE001 - a surprise is an answer too, and never a permit
             traceback.print_exc(file=sys.stderr)
             line = wire.error(message.id, wire.INTERNAL_ERROR, "Guard failed; see its standard error")
@@ -156,7 +158,7 @@ class Session:
         asked = message.params.get("protocolVersion")
         if not isinstance(asked, str):
             raise Malformed(wire.INVALID_PARAMS, "protocolVersion is not a string", message.id)
-        self._version = asked if asked in wire.HANDSHAKE_VERSIONS else wire.HANDSHAKE_VERSIONS[0]
+        self._version = asked if asked in eras.HANDSHAKE else eras.HANDSHAKE[0]
         capabilities = {"tools": {"listChanged": True}, "extensions": _EXTENSIONS}
         about = {
             "protocolVersion": self._version,
@@ -167,7 +169,7 @@ class Session:
 
     async def _discover(self, message: Request) -> bytes:
         about = {
-            "supportedVersions": list(wire.MODERN_VERSIONS),
+            "supportedVersions": list(eras.MODERN),
             "capabilities": {"tools": {}, "extensions": _EXTENSIONS},
             "ttlMs": 0,
             "cacheScope": "private",

@@ -15,19 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from mcp_types import (
-    CLIENT_CAPABILITIES_META_KEY,
-    CLIENT_INFO_META_KEY,
-    PROTOCOL_VERSION_META_KEY,
-    SERVER_INFO_META_KEY,
-    UNSUPPORTED_PROTOCOL_VERSION,
-)
 
 from guard import __version__
 from guard.artifact.verify import VerifiedGrant
 from guard.core.errors import GuardError, Reason, Refused, printable
 from guard.core.model import ARTIFACT_META
-from guard.proxy import wire
+from guard.proxy import eras, wire
 from guard.proxy.endings import Ending, Failed, Flight, Returned, Unknown
 from guard.proxy.lines import LineBuffer
 from guard.proxy.replies import Garbage, Line, read_line, read_object, value_of, without_own_meta
@@ -124,7 +117,7 @@ class Upstream(asyncio.SubprocessProtocol):
     @property
     def modern(self) -> bool:
         """Whether the server speaks 2026-07-28."""
-        return self.version in wire.MODERN_VERSIONS
+        return self.version in eras.MODERN
 
     async def stop(self) -> None:
         """Close its input, wait, then terminate, then kill: the process group, nothing stays behind."""
@@ -148,14 +141,14 @@ class Upstream(asyncio.SubprocessProtocol):
 
     async def _agree(self) -> None:
         """Probe with `server/discover`; whatever is no modern answer falls back to the handshake."""
-        version = wire.MODERN_VERSIONS[-1]
+        version = eras.MODERN[-1]
         ending = await self._ask("server/discover", {}, version=version, timeout=PROBE_SECONDS)
         found = _object(ending)
         if isinstance(ending, Returned) and ending.is_error:
             data = found.get("data")
             offered = _strings(data.get("supported") if isinstance(data, dict) else None)
-            modern_only = offered and not set(offered) & set(wire.HANDSHAKE_VERSIONS)
-            if found.get("code") == UNSUPPORTED_PROTOCOL_VERSION and modern_only:
+            modern_only = offered and not set(offered) & set(eras.HANDSHAKE)
+            if found.get("code") == eras.UNSUPPORTED_VERSION and modern_only:
                 raise ServerError(f"the tool server speaks only {', '.join(map(printable, offered))}")
         elif version in _strings(found.get("supportedVersions")):
             self._adopt(version, found, found.get("_meta"))
@@ -164,24 +157,24 @@ class Upstream(asyncio.SubprocessProtocol):
 
     async def _handshake(self) -> None:
         offer = {
-            "protocolVersion": wire.HANDSHAKE_VERSIONS[0],
+            "protocolVersion": eras.HANDSHAKE[0],
             "capabilities": {},
             "clientInfo": CLIENT_INFO,
         }
         ending = await self._ask("initialize", offer, version="", timeout=self._timeout)
         found = _object(ending)
         version = found.get("protocolVersion")
-        if version not in wire.HANDSHAKE_VERSIONS:
+        if version not in eras.HANDSHAKE:
             raise ServerError(
                 "the tool server did not complete the MCP handshake",
                 where=printable(" ".join(self.command)),
                 remedy="run the command by itself: does it speak MCP on its standard output?",
             )
-        self._adopt(version, found, {SERVER_INFO_META_KEY: found.get("serverInfo")})
+        self._adopt(version, found, {eras.SERVER_INFO: found.get("serverInfo")})
         self._write(wire.notification("notifications/initialized", {}))
 
     def _adopt(self, version: str, found: Mapping[str, Any], meta: Any) -> None:
-        info = meta.get(SERVER_INFO_META_KEY) if isinstance(meta, dict) else None
+        info = meta.get(eras.SERVER_INFO) if isinstance(meta, dict) else None
         instructions = found.get("instructions")
         self.info = info if isinstance(info, dict) else {}
         self.instructions = instructions if isinstance(instructions, str) else None
@@ -355,12 +348,12 @@ class Upstream(asyncio.SubprocessProtocol):
 
 def _envelope(version: str) -> dict[str, Any]:
     """The 2026-07-28 per-request fields; a handshake-era request has none."""
-    if version not in wire.MODERN_VERSIONS:
+    if version not in eras.MODERN:
         return {}
     return {
-        PROTOCOL_VERSION_META_KEY: version,
-        CLIENT_INFO_META_KEY: CLIENT_INFO,
-        CLIENT_CAPABILITIES_META_KEY: _CAPABILITIES,
+        eras.PROTOCOL_VERSION: version,
+        eras.CLIENT_INFO: CLIENT_INFO,
+        eras.CLIENT_CAPABILITIES: _CAPABILITIES,
     }
 
 

@@ -12,14 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
-from mcp.shared.inbound import InboundLadderRejection, classify_inbound_request
-from mcp_types import PROTOCOL_VERSION_META_KEY, SERVER_INFO_META_KEY
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from guard.core.canonical import MAX_SAFE_INTEGER, NotIJson, NotJson, read
 from guard.core.diagnosis import diagnose
 from guard.core.errors import printable
 from guard.core.model import ARTIFACT_META, CONVERSATION_META
+from guard.proxy import eras
 from guard.proxy.endings import Flight
 
 PARSE_ERROR: Final = -32700
@@ -29,10 +27,6 @@ INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603
 NOT_AUTHENTICATED: Final = 4401
 """Guard's own codes lie outside -32768..-32000, which JSON-RPC and MCP keep for themselves."""
-
-HANDSHAKE_VERSIONS: Final = ("2025-11-25", "2025-06-18")
-"""Handshake-era revisions that Guard speaks, newest first."""
-MODERN_VERSIONS: Final = tuple(MODERN_PROTOCOL_VERSIONS)
 
 MAX_NAME: Final = 256
 MAX_ID: Final = 256
@@ -157,7 +151,7 @@ def _understood(
     if id_ is None:
         raise Malformed(INVALID_REQUEST, "id is neither a string nor a safe integer")
     meta = _meta(params.get("_meta", {}), id_)
-    modern = method != "initialize" and PROTOCOL_VERSION_META_KEY in meta
+    modern = method != "initialize" and eras.PROTOCOL_VERSION in meta
     if modern:
         require_envelope(body)
     rest = {name: value for name, value in params.items() if name != "_meta"}
@@ -178,14 +172,9 @@ def _meta(meta: Any, id_: Id) -> dict[str, Any]:
 
 def require_envelope(body: Mapping[str, Any]) -> None:
     """The 2026-07-28 envelope, by the SDK's own ladder. Raises Malformed."""
-    route = classify_inbound_request(body)
-    if isinstance(route, InboundLadderRejection):
-        data = route.data
-        if isinstance(data, dict) and "supported" in data:
-            data = {**data, "supported": [*MODERN_VERSIONS, *HANDSHAKE_VERSIONS]}
-        raise Malformed(route.code, route.message, body.get("id"), data)
-    if not isinstance(route.client_capabilities, dict):
-        raise Malformed(INVALID_PARAMS, "the client capabilities are not an object", body.get("id"))
+    if (refusal := eras.refusal(body)) is not None:
+        code, message, data = refusal
+        raise Malformed(code, message, body.get("id"), data)
 
 
 def _check_call(params: dict[str, Any], id_: Id) -> None:
@@ -259,5 +248,5 @@ def stamped(value: Mapping[str, Any], server: Mapping[str, Any], *, modern: bool
     """Guard's own result with what its era asks for: `resultType` and who serves."""
     if not modern:
         return dict(value)
-    meta = {**value.get("_meta", {}), SERVER_INFO_META_KEY: server}
+    meta = {**value.get("_meta", {}), eras.SERVER_INFO: server}
     return {**value, "resultType": "complete", "_meta": meta}

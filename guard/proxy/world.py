@@ -24,8 +24,8 @@ from guard.core.model import (
     Principal,
     args_sha256,
 )
-from guard.lineage.entry import SALT_BYTES, Draft, Kind, draft
-from guard.lineage.log import Log
+from guard.lineage.entry import Kind
+from guard.lineage.log import Log, entry
 from guard.lineage.store import (
     CONTAINMENT,
     REVOCATION,
@@ -39,7 +39,6 @@ from guard.lineage.store import (
     Transaction,
     UseKey,
     pins_version,
-    policy_version,
 )
 from guard.policy.decide import decide
 from guard.policy.rules import Policy
@@ -57,11 +56,6 @@ _KINDS: Final = {Returned: Kind.RETURNED, Failed: Kind.FAILED, Unknown: Kind.UNK
 def random_id() -> str:
     """128 random bits, base64url."""
     return b64(os.urandom(ID_BYTES))
-
-
-def entry(kind: Kind, call: str, fields: Mapping[str, Any]) -> Draft:
-    """Commit to fields under fresh salts."""
-    return draft(kind, call, fields, os.urandom(SALT_BYTES * len(fields)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,20 +206,19 @@ class Gate:
             "artifact": {"sha256": grant.sha256, "aud": call.audience, "exp": grant.expires},
         }
         versions = call.facts.versions
-        outcome = await self._log.commit(
-            Transaction(
-                self._place(call),
-                entry(Kind.GRANTED, call.id, fields),
-                self._clock(),
-                expects={
-                    CONTAINMENT: versions.get(CONTAINMENT, 0),
-                    REVOCATION: versions.get(REVOCATION, 0),
-                    policy_version(self.policy.ref.id): self.policy.ref.version,
-                    pins_version(self.catalog.server): versions.get(pins_version(self.catalog.server), 0),
-                },
-                effects=(OpenGrant(call.id, self.setting.instance), *_key_used(call.principal)),
-            )
+        transaction = self._transaction(
+            call,
+            Kind.GRANTED,
+            fields,
+            (OpenGrant(call.id, self.setting.instance), *_key_used(call.principal)),
         )
+        expects = {
+            CONTAINMENT: versions.get(CONTAINMENT, 0),
+            REVOCATION: versions.get(REVOCATION, 0),
+            self.policy.ref.versioned: self.policy.ref.version,
+            pins_version(self.catalog.server): versions.get(pins_version(self.catalog.server), 0),
+        }
+        outcome = await self._log.commit(replace(transaction, expects=expects))
         if isinstance(outcome, Moved):
             return False
         if isinstance(outcome, Conflict):
@@ -234,30 +227,39 @@ class Gate:
         return True
 
     async def end(self, call: Call, ending: Ending) -> None:
-        """Give the grant its one ending. Waited for where integrity was hurt, or under `strict`."""
+        """Give the grant its one ending. Waited for where nothing was sent, or under `strict`."""
         conversation = self._conversations.pop(call.id, "")
         effects: tuple[Effect, ...] = (CloseGrant(call.id),)
-        hurt = isinstance(ending, Failed) and ending.integrity and conversation != ""
         fields: dict[str, Any] = (
             {"result": {"sha256": sha256(ending.raw), "is_error": ending.is_error}}
             if isinstance(ending, Returned)
             else {"reason": ending.reason.value}
         )
-        if hurt and not self._is_contained(conversation, call):
+        if isinstance(ending, Failed) and ending.integrity and conversation:
             effects += (Contain("conversation", conversation),)
             fields["contained"] = "conversation"
-        transaction = Transaction(
-            self._place(call), entry(_KINDS[type(ending)], call.id, fields), self._clock(), effects=effects
-        )
-        future = self._log.commit(transaction) if hurt or self.setting.strict else None
-        if future is None:
-            self._log.enqueue(transaction)
+        transaction = self._transaction(call, _KINDS[type(ending)], fields, effects)
+        if isinstance(ending, Failed):
+            if isinstance(await self._log.commit(transaction), Conflict):
+                # `record` failed before anything stood: there is an attempt, and no grant to end.
+                await self._log.commit(self._denied(call, Deny(ending.reason)))
+        elif self.setting.strict:
+            await self._log.commit(transaction)
         else:
-            await future
+            self._log.enqueue(transaction)
 
-    def _is_contained(self, conversation: str, call: Call) -> bool:
-        standing = self._log.store.contained(call.principal.tenant)
-        return any(row["kind"] == "conversation" and row["target"] == conversation for row in standing)
+    def _transaction(
+        self, call: Call, kind: Kind, fields: Mapping[str, Any], effects: tuple[Effect, ...]
+    ) -> Transaction:
+        place = Place(call.principal.tenant, call.principal, call.conversation)
+        return Transaction(place, entry(kind, call.id, fields), self._clock(), effects=effects)
+
+    def _denied(self, call: Call, deny: Deny) -> Transaction:
+        fields = self._asked(call) | {
+            "decision": {"reason": deny.reason, "rule": deny.rule, "pointer": deny.pointer},
+            "args_sha256": None if call.fault else args_sha256(call.params),
+        }
+        return self._transaction(call, Kind.DENIED, fields, _key_used(call.principal))
 
     def _asked(self, call: Call) -> dict[str, Any]:
         who = call.principal
@@ -278,10 +280,6 @@ class Gate:
             "traceparent": call.traceparent,
             "parent": call.parent and {"edge": call.parent.edge, "sha256": call.parent.sha256},
         }
-
-    @staticmethod
-    def _place(call: Call) -> Place:
-        return Place(call.principal.tenant, call.principal, call.conversation)
 
     # -- 7, 8 ----------------------------------------------------------------------------------
 
@@ -313,18 +311,8 @@ class Gate:
         """Record the attempt and say no. A record that fails changes nothing about the no."""
         if call is None:
             call = self._attempt(message, principal)
-        fields = self._asked(call) | {
-            "decision": {"reason": deny.reason, "rule": deny.rule, "pointer": deny.pointer},
-            "args_sha256": None if call.fault else args_sha256(call.params),
-        }
-        transaction = Transaction(
-            self._place(call),
-            entry(Kind.DENIED, call.id, fields),
-            self._clock(),
-            effects=_key_used(principal),
-        )
         try:
-            await self._log.commit(transaction)
+            await self._log.commit(self._denied(call, deny))
         except Refused as refusal:
             deny = replace(deny, reason=refusal.reason, rule="", pointer="")
         if message.flight.cancelled:

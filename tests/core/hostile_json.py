@@ -20,6 +20,8 @@ NOT_JSON: Final[dict[str, bytes]] = {
     "cut off inside a string": b'{"a":"b',
     "a second value": b"{}{}",
     "zero byte after the end": b"{}\x00",
+    "comma left out": b"[1 2]",
+    "colon left out": b'{"a" 1}',
     "comma at the end": b'{"a":1,}',
     "comma at the end of an array": b"[1,]",
     "single quotes": b"{'a':1}",

@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guard.core.errors import Reason
-from guard.core.model import DIGESTED_MEMBERS, Allow, Decision, Deny, Principal, args_sha256
+from guard.core.model import (
+    DIGESTED_MEMBERS,
+    Allow,
+    Call,
+    Conversation,
+    Decision,
+    Deny,
+    Facts,
+    Principal,
+    Tool,
+    args_sha256,
+)
 
 
 @pytest.mark.parametrize("decision", [Allow((), ()), Deny(Reason.DEFAULT_DENY)])
@@ -43,6 +54,21 @@ def test_the_digest_covers_the_listed_members_and_no_others(params: dict[str, in
     assert args_sha256({**params, "_meta": {"traceparent": "x"}, "other": 10}) == before
     for name in DIGESTED_MEMBERS:
         assert args_sha256({**params, name: "changed"}) != before
+
+
+def test_a_call_without_arguments_is_judged_as_one_with_none() -> None:
+    """Rules over arguments see an empty object where the client sent no member."""
+    call = Call(
+        id="d",
+        principal=Principal("t", "api-key", "ada", "r"),
+        tool=Tool("s", "t"),
+        audience="s",
+        method="tools/call",
+        params={"name": "t"},
+        conversation=Conversation("c", "launch"),
+        facts=Facts(now=0),
+    )
+    assert call.arguments == {}
 
 
 def test_absent_and_null_arguments_are_two_things() -> None:

@@ -305,6 +305,13 @@ def test_a_vkey_has_one_spelling(text: str) -> None:
         parse_vkey(text)
 
 
+@pytest.mark.parametrize("kind", [0x00, 0x02, 0x04, 0x06, 0xFF])
+def test_a_vkey_of_another_signature_type_says_so(kind: int) -> None:
+    """A witness's or a post-quantum key is not called a misspelt one."""
+    with pytest.raises(BadKey, match="only Ed25519"):
+        parse_vkey(f"example.com/foo+530d903a+{b64encode(bytes([kind]) + KEY.public.raw).decode()}")
+
+
 def test_a_refusal_does_not_steer_the_terminal() -> None:
     """A name or origin that someone else wrote is escaped before it is shown."""
     with pytest.raises(BadKey) as caught:

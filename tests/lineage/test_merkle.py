@@ -244,6 +244,26 @@ def test_a_rewritten_log_is_not_consistent(growth: tuple[int, int], changed: int
     assert not verify_consistency(old, new, _SHARED.root(old), forged.root(new), path)
 
 
+def test_a_path_of_another_length_than_the_size_allows_fails(log: Log) -> None:
+    """Hashes that lead to the root do not help where the claimed size needs fewer or more of them."""
+    first, second, pair = log.leaf(0), log.leaf(1), log.root(2)
+    assert verify_inclusion(first, 0, 2, [second], pair)
+    assert not verify_inclusion(first, 0, 1, [second], pair)
+    assert not verify_inclusion(second, 0, 1, [first], pair)
+    assert not verify_inclusion(first, 0, 4, [second], pair)
+    assert verify_consistency(1, 2, first, pair, [second])
+    assert not verify_consistency(1, 4, first, pair, [second])
+    assert not verify_consistency(2, 3, pair, pair, [])
+
+
+@pytest.mark.parametrize("digest", [b"", b"short", bytes(31), bytes(33)])
+def test_what_is_no_hash_is_never_compared(digest: bytes) -> None:
+    """Equal bytes of a wrong length are no proof, in any position."""
+    assert not verify_inclusion(digest, 0, 1, [], digest)
+    assert not verify_consistency(1, 1, digest, digest, [])
+    assert not verify_inclusion(bytes(32), 0, 2, [digest], node_hash(bytes(32), digest))
+
+
 def test_an_interior_node_is_not_a_leaf(log: Log) -> None:
     """A node's two children, presented as a leaf's data, hash to something else than the node."""
     children = log.leaf(0) + log.leaf(1)

@@ -205,6 +205,12 @@ def test_a_proof_has_one_spelling(proof: str | bytes) -> None:
         verify(proof, VKEYS)
 
 
+def test_the_head_alone_is_not_parsed() -> None:
+    """Without its empty line and checkpoint it would be written differently, so it is refused."""
+    with pytest.raises(MalformedNote, match="spelling"):
+        Proof.parse(HEAD)
+
+
 def test_a_foreign_proof_without_a_leaf_is_read_but_not_believed() -> None:
     """The format allows proofs whose leaf is known otherwise; `parse` reads them, `verify` wants the leaf."""
     proof = Proof.parse(_with(FIRST_LINE, INDEX_LINE, *PATH_LINES))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import yaml
-
+from guard.core.canonical import write
 from guard.core.model import Call, Conversation, Facts, Pin, Principal, Tool
 from guard.policy.document import load
 from guard.policy.rules import Policy
@@ -26,7 +25,9 @@ def call(
 ) -> Call:
     return Call(
         id="decision",
-        principal=Principal("default", "launch", "someone", role, None if scopes is None else frozenset(scopes)),
+        principal=Principal(
+            "default", "launch", "someone", role, None if scopes is None else frozenset(scopes)
+        ),
         tool=Tool(server, tool, "", pin, frozenset(declared or ())),
         audience=server,
         method="tools/call",
@@ -42,8 +43,7 @@ def policy(**members: Any) -> Policy:
 
 
 def document(**members: Any) -> bytes:
-    whole = {"guard": 1, "id": "p", "version": 1, **members}
-    return yaml.safe_dump(whole, sort_keys=False, allow_unicode=True).encode()
+    return write({"guard": 1, "id": "p", "version": 1, **members})
 
 
 ROLES = {

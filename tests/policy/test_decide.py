@@ -32,11 +32,12 @@ def test_a_permitted_call_names_its_rules_and_scopes() -> None:
         ({"contained": frozenset({"all"})}, Reason.PRINCIPAL_CONTAINED),
         ({"contained": frozenset({"principal", "tool"})}, Reason.PRINCIPAL_CONTAINED),
         ({"contained": frozenset({"conversation", "tool"})}, Reason.CONVERSATION_CONTAINED),
-        ({"contained": frozenset({"tool"})}, Reason.TOOL_CONTAINED),
         ({"contained": frozenset({"a-word-of-a-later-version"})}, Reason.PRINCIPAL_CONTAINED),
         ({"store_writable": False, "artifact_key": False}, Reason.STORE_UNAVAILABLE),
         ({"artifact_key": False}, Reason.ARTIFACT_KEY_UNAVAILABLE),
         ({"now": 0, "last": 10_001}, Reason.CLOCK_BEHIND),
+        ({"versions": {"policy/p": 2}}, Reason.POLICY_SUPERSEDED),
+        ({"versions": {"policy/p": 0}}, Reason.POLICY_SUPERSEDED),
         ({"now": 1_000_000_000_000}, Reason.POLICY_EXPIRED),
         ({"now": 1_000_000_000_001}, Reason.POLICY_EXPIRED),
     ],
@@ -46,6 +47,15 @@ def test_an_unsound_world_beats_every_rule(world: dict[str, Any], reason: Reason
     policy = git(expires="2001-09-09T01:46:40Z")
     for asked in (call(arguments=FINE, **world), call("git_reset", role="nobody", pin=Pin.ABSENT, **world)):
         assert decide(asked, policy) == Deny(reason)
+
+
+def test_a_contained_tool_is_told_only_to_those_who_see_it() -> None:
+    """Containment of a tool denies its calls, and tells nobody else that there is such a tool."""
+    contained: dict[str, Any] = {"contained": frozenset({"tool"})}
+    assert decide(call(arguments=FINE, **contained), git()) == Deny(Reason.TOOL_CONTAINED)
+    assert decide(call("git_reset", **contained), git()) == Deny(Reason.TOOL_CONTAINED)
+    assert decide(call(scopes=set(), **contained), git()) == Deny(Reason.TOOL_NOT_VISIBLE)
+    assert decide(call("push", **contained), git()) == Deny(Reason.DEFAULT_DENY)
 
 
 def test_the_edges_of_time() -> None:
@@ -235,8 +245,17 @@ def test_the_one_function_that_says_yes_fits_on_a_page() -> None:
 
 
 def test_the_floor_is_pure() -> None:
-    """Nothing in the policy floor opens a file, reads a clock, draws a random number or asks the environment."""
-    banned = ("open(", "time.time", "datetime.now", "os.environ", "secrets", "import random", "import os", "import socket")
+    """The policy floor opens no file, reads no clock, draws no random number and asks no environment."""
+    banned = (
+        "open(",
+        "time.time",
+        "datetime.now",
+        "os.environ",
+        "secrets",
+        "import random",
+        "import os",
+        "import socket",
+    )
     for file in Path(module.__file__).parent.glob("*.py"):
         text = file.read_text(encoding="utf-8")
         assert not [word for word in banned if word in text], file.name

@@ -25,13 +25,15 @@ SCHEMAS: tuple[Any, ...] = (
     {"additionalProperties": {"type": "integer"}},
 )
 
+everything = st.just(list(SCOPES))
 scopes = st.lists(st.sampled_from(SCOPES), unique=True, max_size=2)
 matches = st.one_of(
     st.sampled_from(PATTERNS),
     st.fixed_dictionaries({"match": st.sampled_from(PATTERNS), "server": st.sampled_from(("*", *SERVERS))}),
 )
 tool_rules = st.fixed_dictionaries(
-    {"match": st.sampled_from(PATTERNS), "scopes": scopes}, optional={"server": st.sampled_from(("*", *SERVERS))}
+    {"match": st.sampled_from(PATTERNS), "scopes": scopes},
+    optional={"server": st.sampled_from(("*", *SERVERS))},
 )
 rules = st.fixed_dictionaries(
     {"tools": st.lists(matches, min_size=1, max_size=2), "schema": st.sampled_from(SCHEMAS)}
@@ -47,22 +49,37 @@ documents = st.fixed_dictionaries(
         "roles": st.fixed_dictionaries(
             {
                 "low": st.fixed_dictionaries({"scopes": scopes}),
-                "high": st.fixed_dictionaries({"scopes": scopes, "inherits": st.just(["low"])}),
+                "high": st.fixed_dictionaries(
+                    {"scopes": st.one_of(everything, scopes), "inherits": st.just(["low"])}
+                ),
             }
         ),
         "servers": st.fixed_dictionaries(
             {"one": st.fixed_dictionaries({"trust_declared_scopes": st.booleans()})}
         ),
-        "tools": st.lists(tool_rules, max_size=4),
-        "intents": st.lists(rules, max_size=3).map(lambda drawn: _named("intent", drawn)),
-        "protected": st.lists(rules, max_size=2).map(lambda drawn: _named("protected", drawn)),
+        "tools": st.lists(tool_rules, max_size=4).map(lambda drawn: [*drawn, {"match": "?et", "scopes": []}]),
+        "intents": st.one_of(st.just([]), st.lists(rules, max_size=3)).map(
+            lambda drawn: _named("intent", drawn)
+        ),
+        "protected": st.one_of(st.just([]), st.lists(rules, max_size=2)).map(
+            lambda drawn: _named("protected", drawn)
+        ),
     }
 )
 modes = st.sampled_from(
-    ({}, {}, {"mode": "observe", "observe_until": "2030-01-01T00:00:00Z"}, {"expires": "2001-01-01T00:00:00Z"})
+    (
+        {},
+        {},
+        {},
+        {},
+        {"mode": "observe", "observe_until": "2030-01-01T00:00:00Z"},
+        {"expires": "2001-01-01T00:00:00Z"},
+    )
 )
 arguments = st.dictionaries(
-    st.sampled_from(("n", "s", "other")), st.one_of(st.integers(0, 6), st.sampled_from(("x1", "y", None))), max_size=3
+    st.sampled_from(("n", "s", "other")),
+    st.one_of(st.integers(0, 6), st.sampled_from(("x1", "y", None))),
+    max_size=3,
 )
 
 
@@ -73,10 +90,10 @@ def policies(draw: st.DrawFn) -> Policy:
 
 @st.composite
 def calls(draw: st.DrawFn) -> Call:
-    narrowed = draw(st.one_of(st.none(), scopes))
-    sound = draw(st.sampled_from((True, True, True, False)))
+    narrowed = draw(st.one_of(st.none(), everything, scopes))
+    sound = draw(st.sampled_from((True, True, True, True, False)))
     return call(
-        draw(st.sampled_from((*NAMES, "unlisted"))),
+        draw(st.sampled_from(("get", *NAMES, "unlisted"))),
         draw(arguments),
         role=draw(st.sampled_from(("low", "high", "high", "nobody"))),
         server=draw(st.sampled_from(SERVERS)),
@@ -85,6 +102,6 @@ def calls(draw: st.DrawFn) -> Call:
         pin=Pin.MATCHES if sound else draw(st.sampled_from(list(Pin))),
         fault=None if sound else draw(st.sampled_from((None, ("/arguments/n", "duplicate key")))),
         contained=frozenset() if sound else frozenset(draw(st.sets(st.sampled_from(("all", "tool"))))),
-        now=draw(st.sampled_from((1_000_000, 1_893_456_000_000))) if sound else 1_000_000,
+        now=draw(st.sampled_from((1_000_000, 1_000_000, 1_893_456_000_000))) if sound else 1_000_000,
         last=1_000_000,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from readers import READERS
+from vector_readers import READERS
 
 FOLDER = Path(__file__).parent
 FILES = sorted(FOLDER.glob("*/*.json"))
