@@ -51,11 +51,13 @@ class SqliteReplay:
     def __init__(self, path: Path) -> None:
         self._path = path
         with closing(self._connect()) as db:
-            db.execute("PRAGMA journal_mode=WAL")
+            # No WAL: switching to it fails where several processes start at once, whatever the timeout.
+            db.execute("BEGIN IMMEDIATE")
             db.execute(
                 "CREATE TABLE IF NOT EXISTS used (verifier TEXT, iss TEXT, jti TEXT, until INTEGER NOT NULL,"
                 " PRIMARY KEY (verifier, iss, jti)) WITHOUT ROWID"
             )
+            db.execute("COMMIT")
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, timeout=5, isolation_level=None)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import click
 
-from guard.core.canonical import NotIJson, NotJson, read, write
+from guard.cli.shared import EPILOG, NO, UNUSABLE, emit, json_option, printable_lines
+from guard.config.launch import cases_beside, read_file
+from guard.core.canonical import NotIJson, NotJson, read
 from guard.core.errors import GuardError, printable
 from guard.core.model import Allow, Call, Conversation, Facts, Pin, Principal, Tool
 from guard.policy.cases import CaseResult, read_cases, run
@@ -20,13 +21,7 @@ from guard.policy.fit import misfits
 from guard.policy.instants import milliseconds
 from guard.policy.rules import Policy
 
-NO: Final = 1
-INVALID: Final = 2
-EPILOG: Final = (
-    "Exit codes: 0 yes; 1 the answer is no; 2 wrong usage, or a file that is unreadable or invalid."
-)
 FILE: Final = click.Path(path_type=Path)
-as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group(epilog=EPILOG)
@@ -38,7 +33,7 @@ def policy() -> None:
 @click.argument("file", type=FILE)
 @click.option("--tools", type=FILE, help='Hold the rules beside these tools: JSON, {"tools": [...]}.')
 @click.option("--server", default="server", show_default=True, help="The id of the server that has --tools.")
-@as_json_option
+@json_option
 def check(file: Path, tools: Path | None, server: str, as_json: bool) -> None:
     """Load a policy as Guard would: strictly, with the cases beside it.
 
@@ -46,7 +41,7 @@ def check(file: Path, tools: Path | None, server: str, as_json: bool) -> None:
     not have is an error.
     """
     try:
-        loaded = load(_bytes(file), name=str(file))
+        loaded = load(read_file(file), name=str(file))
         results = _results(file, loaded)
         found = [] if tools is None else [*misfits(loaded, _definitions(tools, server))]
     except GuardError as error:
@@ -54,7 +49,7 @@ def check(file: Path, tools: Path | None, server: str, as_json: bool) -> None:
     warnings = [printable(warning) for warning in cautions(loaded)]
     failed = [result for result in results if not result.passed]
     if as_json:
-        _print_json(
+        _emit(
             {
                 "id": loaded.ref.id,
                 "version": loaded.ref.version,
@@ -78,21 +73,21 @@ def check(file: Path, tools: Path | None, server: str, as_json: bool) -> None:
 
 @policy.command(epilog=EPILOG)
 @click.argument("files", type=FILE, nargs=-1, required=True)
-@as_json_option
+@json_option
 def test(files: tuple[Path, ...], as_json: bool) -> None:
     """Run the cases beside each policy, NAME.cases.yaml or NAME.cases.json beside NAME.yaml."""
     report: dict[str, list[CaseResult]] = {}
     try:
         for file in files:
-            if _cases_file(file) is None:
+            if cases_beside(file) is None:
                 remedy = f"write {file.stem}.cases.yaml beside it"
                 raise GuardError("there are no cases", where=printable(str(file)), remedy=remedy)  # noqa: TRY301
-            report[str(file)] = _results(file, load(_bytes(file), name=str(file)))
+            report[str(file)] = _results(file, load(read_file(file), name=str(file)))
     except GuardError as error:
         _invalid(error, as_json)
     failed = [result for results in report.values() for result in results if not result.passed]
     if as_json:
-        _print_json({file: [_case_json(result) for result in results] for file, results in report.items()})
+        _emit({file: [_case_json(result) for result in results] for file, results in report.items()})
     else:
         for name, results in report.items():
             click.echo(printable(name))
@@ -113,7 +108,7 @@ def test(files: tuple[Path, ...], as_json: bool) -> None:
 @click.option(
     "--now", default="1970-01-01T00:00:00Z", show_default=True, help="The time of the call, RFC 3339."
 )
-@as_json_option
+@json_option
 def explain_command(
     *,
     file: Path,
@@ -132,7 +127,7 @@ def explain_command(
     counts as pinned, and the rest of the world as sound.
     """
     try:
-        loaded = load(_bytes(file), name=str(file))
+        loaded = load(read_file(file), name=str(file))
         params = {"name": tool, "arguments": _arguments(arguments)}
     except GuardError as error:
         _invalid(error, as_json)
@@ -155,7 +150,7 @@ def explain_command(
         loaded,
     )
     if as_json:
-        _print_json(explanation.as_json())
+        _emit(explanation.as_json())
     else:
         click.echo(str(explanation))
     sys.exit(0 if isinstance(explanation.decision, Allow) else NO)
@@ -165,35 +160,15 @@ def _split(text: str) -> frozenset[str]:
     return frozenset(part.strip() for part in text.split(",") if part.strip())
 
 
-def _bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        what = f"cannot be read: {error.strerror}"
-        raise GuardError(
-            what, where=printable(str(file)), remedy="give the path of a file that you may read"
-        ) from None
-
-
-def _cases_file(file: Path) -> Path | None:
-    """The cases beside a policy, None if there are none."""
-    return next((path for path in _beside(file) if path.is_file()), None)
-
-
-def _beside(file: Path) -> Iterator[Path]:
-    for suffix in dict.fromkeys((file.suffix, ".yaml", ".json")):
-        yield file.with_name(f"{file.stem}.cases{suffix}")
-
-
 def _results(file: Path, loaded: Policy) -> list[CaseResult]:
-    cases = _cases_file(file)
-    return [] if cases is None else run(loaded, read_cases(_bytes(cases), name=str(cases)))
+    cases = cases_beside(file)
+    return [] if cases is None else run(loaded, read_cases(read_file(cases), name=str(cases)))
 
 
 def _definitions(file: Path, server: str) -> dict[tuple[str, str], dict[str, Any]]:
     where = printable(str(file))
     try:
-        listed = read(_bytes(file))["tools"]
+        listed = read(read_file(file))["tools"]
         return {(server, str(tool["name"])): tool for tool in listed}
     except (NotJson, NotIJson) as error:
         raise GuardError(
@@ -237,13 +212,13 @@ def _error_json(error: GuardError) -> dict[str, str]:
     return {"error": error.what, "where": error.where, "remedy": error.remedy}
 
 
-def _print_json(value: Any) -> None:
-    click.echo(write(value))
+def _emit(value: Any) -> None:
+    emit(value, [], as_json=True)
 
 
 def _invalid(error: GuardError, as_json: bool) -> NoReturn:
     if as_json:
-        _print_json(_error_json(error))
+        _emit(_error_json(error))
     else:
-        click.echo(str(error), err=True)
-    sys.exit(INVALID)
+        click.echo(f"guard: {printable_lines(str(error))}", err=True)
+    sys.exit(UNUSABLE)

@@ -31,9 +31,12 @@ PASSED_ON: Final = (
 MAX_POLICY_BYTES: Final = 1024 * 1024
 
 
-def cases_beside(policy: Path) -> Path:
-    """Where a policy's cases are: NAME.cases.yaml beside NAME.yaml."""
-    return policy.with_name(f"{policy.stem}.cases{policy.suffix}")
+def cases_beside(policy: Path) -> Path | None:
+    """The cases beside a policy: NAME.cases.yaml or NAME.cases.json, the policy's own suffix first."""
+    for suffix in dict.fromkeys((policy.suffix, ".yaml", ".json")):
+        if (found := policy.with_name(f"{policy.stem}.cases{suffix}")).is_file():
+            return found
+    return None
 
 
 def load_policy(path: Path) -> Policy:
@@ -44,16 +47,21 @@ def load_policy(path: Path) -> Policy:
     """
     cases = cases_beside(path)
     return load_checked(
-        _file(path), _file(cases) if cases.exists() else None, name=str(path), cases_name=str(cases)
+        read_file(path), read_file(cases) if cases else None, name=str(path), cases_name=str(cases or "")
     )
 
 
-def _file(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """A policy's, cases' or key set's bytes, at most MAX_POLICY_BYTES. Raises GuardError."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_POLICY_BYTES + 1)
     except OSError as error:
-        raise GuardError(f"cannot be read: {error.strerror}", where=str(path)) from None
+        raise GuardError(
+            f"cannot be read: {error.strerror}",
+            where=printable(str(path)),
+            remedy="give the path of a file that you may read",
+        ) from None
     if len(data) > MAX_POLICY_BYTES:
         raise GuardError(f"larger than {MAX_POLICY_BYTES} bytes", where=str(path))
     return data
@@ -157,7 +165,7 @@ def trusted(items: Sequence[str], *, audience: str) -> tuple[Verifier, ...]:
         if not given:
             raise GuardError("is not ISSUER=JWKS-FILE", where=f"--trust {printable(item)}")
         try:
-            keys = KeySet.from_jwks(read(_file(Path(file))))
+            keys = KeySet.from_jwks(read(read_file(Path(file))))
         except (NotJson, NotIJson) as error:
             raise GuardError(f"not a JWK set: {error}", where=file) from None
         verifiers.append(

@@ -55,7 +55,7 @@ async def authorize(message: Request, world: World) -> bytes | None:
                 return await world.refuse(message, principal, call, decision)
             grant = world.issue(call, decision)
             granted = True  # from here on an entry may stand, whatever `record` says
-            granted = await world.record(call, decision, grant)
+            granted = await world.record(call, decision, grant) is True  # as nothing else permits
             if granted:
                 break
         else:

@@ -138,7 +138,9 @@ class Session:
             line = wire.error(message.id, code, text, {"reason": refusal.reason})
         except Exception:  # noqa: BLE001 - a surprise is an answer too, and never a permit
             traceback.print_exc(file=sys.stderr)
-            line = wire.error(message.id, wire.INTERNAL_ERROR, "Guard failed; see its standard error")
+            # A call may have been sent by then: a lost answer must not become a second execution.
+            data = {"outcome": "unknown", "retryable": False} if message.method == wire.CALL else None
+            line = wire.error(message.id, wire.INTERNAL_ERROR, "Guard failed; see its standard error", data)
         finally:
             self._in_flight.pop(message.id, None)
         if len(self._in_flight) == MAX_IN_FLIGHT - 1:

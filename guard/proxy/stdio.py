@@ -39,7 +39,7 @@ class Pipes(asyncio.Protocol):
         self.session = make_session(self._write, self.hold)
 
     async def open(self, read_fd: int, write_fd: int) -> None:
-        """Attach the pipes. A regular file, which cannot be polled, is pumped through one."""
+        """Attach the pipes. What cannot be polled, a file or /dev/null, is pumped through one."""
         loop = asyncio.get_running_loop()
         source = os.fdopen(_pollable(read_fd, reading=True), "rb", 0)
         sink = os.fdopen(_pollable(write_fd, reading=False), "wb", 0)
@@ -119,8 +119,9 @@ class _Sink(asyncio.BaseProtocol):
 
 
 def _pollable(fd: int, *, reading: bool) -> int:
-    """The descriptor itself, or a pipe to a thread that copies: epoll refuses regular files."""
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    """The descriptor itself, or a pipe to a thread that copies: epoll refuses files and /dev/null."""
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(fd):
         return fd
     out, into = os.pipe()
     ends: tuple[Any, ...] = (fd, into) if reading else (out, fd)

@@ -126,6 +126,6 @@ def test_what_is_printed_cannot_steer_a_terminal(tmp_path: Path) -> None:
 def test_exit_codes_are_in_the_help() -> None:
     """Each command lists what its exit code means."""
     for command in ("check", "test", "explain"):
-        assert "Exit codes: 0 yes; 1 the answer is no; 2" in run(command, "--help").output.replace(
+        assert "Exit codes: 0 done, or yes; 1 the answer is no; 2" in run(command, "--help").output.replace(
             "\n  ", " "
         )
