@@ -7,13 +7,13 @@ replay store are arguments.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from enum import StrEnum
 from typing import Any, Final
 
 from guard.artifact.replay import ReplayStore
 from guard.core.canonical import NotIJson, NotJson, read, unb64
-from guard.core.errors import GuardError
+from guard.core.errors import GuardError, printable
 from guard.core.keys import KeySet
 from guard.core.model import ARTIFACT_META, args_sha256
 
@@ -43,9 +43,9 @@ class Fault(StrEnum):
     SIGNATURE = "signature"
     ISSUER = "issuer"
     AUDIENCE = "audience"
+    LIFETIME = "lifetime"
     NOT_YET_VALID = "not-yet-valid"
     EXPIRED = "expired"
-    LIFETIME = "lifetime"
     TOOL = "tool"
     ARGUMENTS = "arguments"
     DEFINITION = "definition"
@@ -79,10 +79,10 @@ class VerifiedGrant:
     token: bytes
     claims: Mapping[str, Any]
     params: Mapping[str, Any]
-    made: object = None
+    made: InitVar[object] = None  # no field: a copy with other params cannot carry it along
 
-    def __post_init__(self) -> None:
-        if self.made is not _MADE_HERE:
+    def __post_init__(self, made: object) -> None:
+        if made is not _MADE_HERE:
             raise TypeError("a VerifiedGrant comes from Verifier.verify only")
 
 
@@ -114,8 +114,8 @@ def authentic(token: bytes, keys: KeySet) -> tuple[dict[str, Any], str]:
         raise ArtifactRefused(Fault.SIGNATURE, "the signature does not verify")
     claims = _object(parts[1], "claims")
     _typed(claims)
-    if key.not_after is not None and claims["iat"] >= key.not_after:
-        raise ArtifactRefused(Fault.UNKNOWN_KEY, "the key had expired when the artifact was issued")
+    if key.not_after is not None and claims["exp"] > key.not_after:
+        raise ArtifactRefused(Fault.UNKNOWN_KEY, "the artifact outlives its key")
     return claims, key.kid
 
 
@@ -229,7 +229,9 @@ class Verifier:
         try:
             digest = args_sha256(params)
         except NotIJson as fault:
-            raise ArtifactRefused(Fault.ARGUMENTS, f"the params have no digest: {fault}") from None
+            raise ArtifactRefused(
+                Fault.ARGUMENTS, f"the params have no digest: {printable(str(fault))}"
+            ) from None
         if context["args_sha256"] != digest:
             raise ArtifactRefused(Fault.ARGUMENTS, "the artifact is for other arguments")
         if definition_sha256 and context["tool_def_sha256"] != definition_sha256:

@@ -194,7 +194,7 @@ class SqliteStore:
         ).fetchone()
         if row is not None:
             return str(row[0]), int(row[1]), bytes(row[2])
-        fresh = b64(os.urandom(_CONVERSATION_BYTES))
+        fresh = os.urandom(_CONVERSATION_BYTES).hex()  # typed at commands: never begins with a hyphen
         source = place.conversation.source if place.conversation else "house"
         self._db.execute(
             "INSERT INTO conversations VALUES (?, ?, ?, ?, ?, ?, 0, x'', ?)", (fresh, *key, source, at)

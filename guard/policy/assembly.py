@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from guard.core.canonical import escape
 from guard.core.model import PolicyRef
 from guard.policy.findings import invalid, nearest
 from guard.policy.instants import milliseconds
+from guard.policy.language import PolicyDocument
 from guard.policy.reading import Text
 from guard.policy.rules import Intent, Pattern, Policy, Protected, Role, ToolRule
 from guard.policy.schema import Schema, compile_schema
 from guard.policy.vocabulary import SchemaRefused
 
 MAX_INHERITANCE: Final = 64
-
-if TYPE_CHECKING:
-    from guard.policy.document import PolicyDocument
 
 
 def assemble(document: PolicyDocument, text: Text, sha256: str) -> Policy:

@@ -16,9 +16,10 @@ from pydantic import Field, ValidationError
 from guard.core.errors import GuardError, Reason, printable
 from guard.core.model import Allow, Call, Conversation, Decision, Facts, Pin, Principal, Tool
 from guard.policy.decide import decide
-from guard.policy.document import Instant, RoleName, Scope, Strict, load
+from guard.policy.document import load
 from guard.policy.findings import explain_invalid, invalid, nearest
 from guard.policy.instants import milliseconds
+from guard.policy.language import Instant, RoleName, Scope, Strict
 from guard.policy.reading import read
 from guard.policy.rules import Policy
 

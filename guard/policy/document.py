@@ -1,145 +1,15 @@
-"""The policy as it is written down, and how its bytes become one that decides.
-
-Digest, parse and tests are of the same bytes. The fields here are the whole language; there are
-no others, and an unknown one is an error with its line.
-"""
+"""How a policy's bytes become one that decides. Digest, parse and tests are of the same bytes."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from pydantic import ValidationError
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    WithJsonSchema,
-)
-
-from guard.core.canonical import MAX_SAFE_INTEGER, sha256
+from guard.core.canonical import sha256
 from guard.policy.assembly import assemble
 from guard.policy.findings import explain_invalid
-from guard.policy.instants import milliseconds
+from guard.policy.language import PolicyDocument
 from guard.policy.reading import read
 from guard.policy.rules import Policy
-
-SCHEMA_URL: Final = "https://json-schema.org/draft/2020-12/schema"
-
-
-def _instant(text: str) -> str:
-    milliseconds(text)
-    return text
-
-
-def _language(version: int) -> int:
-    if version != 1:
-        raise ValueError("this Guard reads version 1 of the policy language")
-    return version
-
-
-def _spelled_out(value: Any) -> Any:
-    return {"match": value} if isinstance(value, str) else value
-
-
-Instant = Annotated[
-    str,
-    AfterValidator(_instant),
-    Field(description="RFC 3339 with an offset", json_schema_extra={"format": "date-time"}),
-]
-Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-PolicyId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
-Scope = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9:._/-]{0,127}$")]
-RoleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-ServerName = Annotated[str, Field(pattern=r"^[^\s*?]{1,128}$")]
-Glob = Annotated[
-    str, Field(pattern=r"^\S{1,256}$", description="a name; `*` stands for any characters, `?` for one")
-]
-_OVER_ARGUMENTS: Final = "JSON Schema 2020-12 over the arguments of the call"
-JsonSchema = Annotated[Any, WithJsonSchema({"type": ["object", "boolean"], "description": _OVER_ARGUMENTS})]
-JsonSchemaOrNone = Annotated[
-    Any, WithJsonSchema({"type": ["object", "boolean", "null"], "description": _OVER_ARGUMENTS})
-]
-
-
-class Strict(BaseModel):
-    """Nothing is converted, nothing unknown is let through, nothing changes."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class RoleDocument(Strict):
-    """What a role grants."""
-
-    inherits: list[RoleName] = []
-    scopes: list[Scope] = []
-    may_assert_conversations: bool = False
-
-
-class ServerDocument(Strict):
-    """How far a server is trusted."""
-
-    trust_declared_scopes: bool = False
-
-
-class ToolMatch(Strict):
-    """Which tools a rule is about."""
-
-    match: Glob
-    server: Glob = "*"
-
-
-class ToolDocument(ToolMatch):
-    """Lists tools and the scopes that they require."""
-
-    id: Id | None = None
-    scopes: list[Scope]
-
-
-Tools = Annotated[
-    list[Annotated[ToolMatch, BeforeValidator(_spelled_out, json_schema_input_type=Glob | ToolMatch)]],
-    Field(min_length=1),
-]
-
-
-class IntentDocument(Strict):
-    """What a permitted call of these tools looks like."""
-
-    id: Id
-    tools: Tools
-    schema_: JsonSchema = Field(alias="schema")
-    because: str = Field(default="", description="for reviewers; decides nothing")
-
-
-class ProtectedDocument(Strict):
-    """Forbids calls of these tools: always, or where the arguments match `schema`."""
-
-    id: Id
-    tools: Tools
-    schema_: JsonSchemaOrNone = Field(default=None, alias="schema")
-    because: str = Field(default="", description="for reviewers; decides nothing")
-
-
-class PolicyDocument(Strict):
-    """A Guard policy."""
-
-    dialect: str | None = Field(default=None, alias="$schema", description="for editors; decides nothing")
-    guard: Annotated[
-        int,
-        AfterValidator(_language),
-        Field(json_schema_extra={"const": 1}, description="version of the language"),
-    ]
-    id: PolicyId
-    version: Annotated[int, Field(ge=1, le=MAX_SAFE_INTEGER, description="only grows")]
-    expires: Instant | None = None
-    mode: Literal["enforce", "observe"] = "enforce"
-    observe_until: Instant | None = None
-    roles: dict[RoleName, RoleDocument] = {}
-    servers: dict[ServerName, ServerDocument] = {}
-    tools: list[ToolDocument] = []
-    intents: list[IntentDocument] = []
-    protected: list[ProtectedDocument] = []
 
 
 def load(data: bytes, *, name: str) -> Policy:
@@ -158,8 +28,3 @@ def load(data: bytes, *, name: str) -> Policy:
     except ValidationError as error:
         raise explain_invalid(error, text, PolicyDocument) from None
     return assemble(document, text, sha256(data))
-
-
-def document_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a policy document, for editors and other tools."""
-    return {"$schema": SCHEMA_URL, **PolicyDocument.model_json_schema()}

@@ -10,7 +10,8 @@ import pytest
 
 from guard.core.canonical import b64
 from guard.core.errors import GuardError
-from guard.policy.document import document_schema, load
+from guard.policy.document import load
+from guard.policy.language import document_schema
 from guard.policy.rules import ToolRule
 
 SCHEMA_FILE = Path(__file__).parents[2] / "docs" / "policy.schema.json"
