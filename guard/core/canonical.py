@@ -12,7 +12,8 @@ through `rfc8785`.
 from __future__ import annotations
 
 import hashlib
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
+from binascii import b2a_base64
 from math import isfinite
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ import rfc8785
 MAX_SAFE_INTEGER: Final = 2**53 - 1
 MAX_DEPTH: Final = 128
 _FIRST_SURROGATE: Final = "\ud800"
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
 
 class NotJson(ValueError):
@@ -164,7 +166,7 @@ def digest(value: Any) -> str:
 
 def b64(data: bytes) -> str:
     """Base64url without padding (RFC 7515 section 2)."""
-    return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return b2a_base64(data, newline=False).translate(_URL_SAFE, b"=").decode("ascii")
 
 
 def unb64(text: str) -> bytes:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import queue
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from threading import Thread
@@ -20,6 +21,8 @@ from guard.lineage.entry import SALT_BYTES, Draft, Kind, draft
 from guard.lineage.store import Outcome, Store, Transaction
 
 MAX_BATCH: Final = 256
+PATIENCE: Final = 0.02
+"""Seconds that an entry nobody waits for may wait for company."""
 
 
 def entry(kind: Kind, call: str, fields: Mapping[str, Any]) -> Draft:
@@ -27,7 +30,8 @@ def entry(kind: Kind, call: str, fields: Mapping[str, Any]) -> Draft:
     return draft(kind, call, fields, os.urandom(SALT_BYTES * len(fields)))
 
 
-_Item = tuple[Transaction, "Future[Outcome]"]
+_Item = tuple[Transaction, "Future[Outcome]", bool]
+"""A transaction, who waits for it, and whether anyone does."""
 
 
 class Log:
@@ -57,16 +61,23 @@ class Log:
             Refused: STORE_UNAVAILABLE; what became of the transaction is settled at the next start.
         """
         # A waiter that is cancelled must not cancel the commit: shield it.
-        return await asyncio.shield(asyncio.wrap_future(self.enqueue(transaction)))
+        return await asyncio.shield(asyncio.wrap_future(self._put(transaction, waited_for=True)))
 
     def enqueue(self, transaction: Transaction) -> Future[Outcome]:
-        """Queue a transaction for the next group commit."""
+        """Queue a transaction for the next group commit, at most PATIENCE away.
+
+        Nobody waits for it, so it does not make a commit of its own while one is likely to come:
+        the next grant takes it along.
+        """
+        return self._put(transaction, waited_for=False)
+
+    def _put(self, transaction: Transaction, *, waited_for: bool) -> Future[Outcome]:
         future: Future[Outcome] = Future()
         future.set_running_or_notify_cancel()
         if self.failure is not None:
             future.set_exception(self._refusal())
         else:
-            self._queue.put((transaction, future))
+            self._queue.put((transaction, future, waited_for))
         return future
 
     async def close(self) -> None:
@@ -91,14 +102,20 @@ class Log:
                 return
 
     def _gather(self, item: _Item | None) -> tuple[list[_Item], bool]:
-        """What waits now, at most MAX_BATCH; and whether the end was among it."""
+        """What to commit together, at most MAX_BATCH; and whether the end was among it."""
         batch: list[_Item] = []
+        urgent, end = False, time.monotonic() + PATIENCE
         while item is not None:
             batch.append(item)
+            urgent = urgent or item[2]
             if len(batch) == MAX_BATCH:
                 return batch, False
             try:
-                item = self._queue.get_nowait()
+                item = (
+                    self._queue.get_nowait()
+                    if urgent
+                    else self._queue.get(timeout=max(0.0, end - time.monotonic()))
+                )
             except queue.Empty:
                 return batch, False
         return batch, True
@@ -106,15 +123,15 @@ class Log:
     def _commit(self, batch: list[_Item]) -> None:
         if self.failure is None:
             try:
-                outcomes = self.store.apply([transaction for transaction, _ in batch])
+                outcomes = self.store.apply([transaction for transaction, _, _ in batch])
             except BaseException as error:  # noqa: BLE001 - whatever it is, the log has failed
                 self.failure = error
                 self._on_failure(error)
             else:
-                for (_, future), outcome in zip(batch, outcomes, strict=True):
+                for (_, future, _), outcome in zip(batch, outcomes, strict=True):
                     _settle(future, outcome)
                 return
-        for _, future in batch:
+        for _, future, _ in batch:
             with contextlib.suppress(Exception):  # the loop that waited is gone
                 future.set_exception(self._refusal())
 
