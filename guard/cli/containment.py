@@ -2,107 +2,142 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import click
 
-from guard.cli.shared import EPILOG, emit, home_option, json_option, opened, tenant_option
+from guard.cli.shared import EPILOG, emit, home_option, json_option, opened, tenant_option, when
 from guard.config.home import record
+from guard.core.errors import GuardError
 from guard.lineage.effects import principal_target, tool_target
 from guard.lineage.entry import Kind
+from guard.lineage.sqlite import SqliteStore
 from guard.lineage.store import Contain, Release
 
-
-def _target(
-    *,
-    conversation: str | None,
-    principal: str | None,
-    issuer: str,
-    tool: str | None,
-    server: str,
-    every: bool,
-) -> tuple[str, str]:
-    """Kind and target of exactly one thing."""
-    named = [
-        ("conversation", conversation),
-        ("principal", None if principal is None else principal_target(issuer, principal)),
-        ("tool", None if tool is None else tool_target(server, tool)),
-        ("all", "" if every else None),
-    ]
-    found = [(kind, target) for kind, target in named if target is not None]
-    if len(found) != 1:
-        raise click.UsageError("name exactly one of CONVERSATION, --principal, --tool and --all")
-    if tool is not None and not server:
-        raise click.UsageError("--tool needs --server")
-    return found[0]
+ISSUERS: Final = ("api-key", "launch")
 
 
-def _what(command: click.decorators.FC) -> click.decorators.FC:
-    for decorate in (
-        click.argument("conversation", required=False),
-        click.option("--principal", help="A principal, by its name."),
-        click.option(
-            "--issuer",
-            default="api-key",
-            show_default=True,
-            type=click.Choice(["api-key", "launch"]),
-            help="Who vouches for the principal.",
-        ),
-        click.option("--tool", help="A tool, by the server's own name for it."),
-        click.option("--server", default="", help="The tool's server."),
-        click.option("--all", "every", is_flag=True, help="Everything of the tenant."),
-        tenant_option,
-        home_option,
-        json_option,
+@dataclass(frozen=True, slots=True)
+class What:
+    """What a person named: exactly one thing."""
+
+    conversation: str | None
+    principal: str | None
+    issuer: str | None
+    tool: str | None
+    server: str
+    every: bool
+
+    def __post_init__(self) -> None:
+        named = [self.conversation, self.principal, self.tool, self.every or None]
+        if sum(name is not None for name in named) != 1:
+            raise click.UsageError("name exactly one of CONVERSATION, --principal, --tool and --all")
+        if self.tool is not None and not self.server:
+            raise click.UsageError("--tool needs --server")
+
+    def kind(self) -> str:
+        """The kind of thing that was named."""
+        if self.every:
+            return "all"
+        if self.conversation is not None:
+            return "conversation"
+        return "principal" if self.principal is not None else "tool"
+
+    def target(self, store: SqliteStore, tenant: str) -> str:
+        """How the store names it.
+
+        Raises:
+            GuardError: nothing of that name is known, so that a slip of the hand would contain nothing.
+        """
+        if self.every:
+            return ""
+        if self.conversation is not None:
+            return self.conversation
+        if self.principal is not None:
+            return principal_target(self.issuer or self._only_issuer(store, tenant), self.principal)
+        if self.tool not in {pin.name for pin in store.pins(tenant, self.server)}:
+            known = ", ".join(store.servers(tenant)) or "none"
+            raise GuardError(
+                f"no tool {self.tool} of a server {self.server} is pinned",
+                remedy=f"servers with pinned tools: {known}; `guard pin` shows their tools",
+            )
+        return tool_target(self.server, self.tool or "")
+
+    def _only_issuer(self, store: SqliteStore, tenant: str) -> str:
+        """Who vouches for the principal, if that is plain from keys and conversations."""
+        found = {
+            row.issuer
+            for row in store.conversations()
+            if (row.tenant, row.subject) == (tenant, self.principal) and row.issuer in ISSUERS
+        }
+        if any((made.tenant, made.principal) == (tenant, self.principal) for made in store.api_keys()):
+            found.add("api-key")
+        if len(found) != 1:
+            how = "under both issuers" if found else "to nobody"
+            raise GuardError(
+                f"the principal {self.principal} is known {how}",
+                remedy=f"say which with --issuer {' or --issuer '.join(ISSUERS)}",
+            )
+        return found.pop()
+
+    def told(self, target: str) -> str:
+        """The thing in words."""
+        return " ".join(part for part in (self.kind(), target) if part)
+
+
+def _options(command: click.decorators.FC) -> click.decorators.FC:
+    for decorate in reversed(
+        (
+            click.argument("conversation", required=False),
+            click.option("--principal", help="A principal, by its name."),
+            click.option(
+                "--issuer",
+                type=click.Choice(ISSUERS),
+                help="Who vouches for the principal. Needed where Guard cannot tell.",
+            ),
+            click.option("--tool", help="A tool, by the server's own name for it."),
+            click.option("--server", default="", help="The tool's server."),
+            click.option("--all", "every", is_flag=True, help="Everything of the tenant."),
+            tenant_option,
+            home_option,
+            json_option,
+        )
     ):
         command = decorate(command)
     return command
 
 
 @click.command(epilog=EPILOG)
-@_what
-def contain(
-    *,
-    conversation: str | None,
-    principal: str | None,
-    issuer: str,
-    tool: str | None,
-    server: str,
-    every: bool,
-    tenant: str,
-    home: Path,
-    as_json: bool,
-) -> None:
+@click.option("--list", "listing", is_flag=True, help="Show what is contained now; change nothing.")
+@_options
+def contain(*, listing: bool, tenant: str, home: Path, as_json: bool, **named: Any) -> None:
     """Deny every call of a conversation, a principal or to a tool, from the next one on.
 
     CONVERSATION is an id that `guard lineage list` shows.
     """
-    kind, target = _target(
-        conversation=conversation, principal=principal, issuer=issuer, tool=tool, server=server, every=every
-    )
+    if listing:
+        with opened(home) as (_, store):
+            standing = store.contained(tenant)
+            lines = [f"{when(row['since'])}  {row['kind']} {row['target']}".rstrip() for row in standing]
+            emit(standing, lines or ["nothing is contained"], as_json=as_json)
+        return
+    what = What(**named)
     with opened(home) as (_, store):
-        record(store, Kind.CONTAINED, {"kind": kind, "target": target}, Contain(kind, target), tenant=tenant)
-        emit({"contained": kind, "target": target}, [f"contained: {kind} {target}"], as_json=as_json)
+        kind, target = what.kind(), what.target(store, tenant)
+        fields = {"kind": kind, "target": target}
+        record(store, Kind.CONTAINED, fields, Contain(kind, target), tenant=tenant)
+        emit({"contained": kind, "target": target}, [f"contained: {what.told(target)}"], as_json=as_json)
 
 
 @click.command(epilog=EPILOG)
-@_what
-def release(
-    *,
-    conversation: str | None,
-    principal: str | None,
-    issuer: str,
-    tool: str | None,
-    server: str,
-    every: bool,
-    tenant: str,
-    home: Path,
-    as_json: bool,
-) -> None:
-    """Take a containment back."""
-    kind, target = _target(
-        conversation=conversation, principal=principal, issuer=issuer, tool=tool, server=server, every=every
-    )
+@_options
+def release(*, tenant: str, home: Path, as_json: bool, **named: Any) -> None:
+    """Take a containment back. `guard contain --list` shows what stands."""
+    what = What(**named)
     with opened(home) as (_, store):
-        record(store, Kind.RELEASED, {"kind": kind, "target": target}, Release(kind, target), tenant=tenant)
-        emit({"released": kind, "target": target}, [f"released: {kind} {target}"], as_json=as_json)
+        kind, target = what.kind(), what.target(store, tenant)
+        fields = {"kind": kind, "target": target}
+        record(store, Kind.RELEASED, fields, Release(kind, target), tenant=tenant)
+        emit({"released": kind, "target": target}, [f"released: {what.told(target)}"], as_json=as_json)

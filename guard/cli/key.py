@@ -56,7 +56,7 @@ def new(
     """Make a key and print it, once. Only a hash of it is kept."""
     now = clock() // 1000
     end = None if expires is None else _end(expires, now)
-    with opened(home) as (_, store):
+    with opened(home, make=True) as (_, store):
         text, made = mint(
             os.urandom(ENTROPY_BYTES),
             tenant=tenant,
@@ -75,12 +75,13 @@ def new(
 
 
 @key.command("list", epilog=EPILOG)
+@click.option("--tenant", help="Only the keys of this tenant.")
 @home_option
 @json_option
-def list_keys(*, home: Path, as_json: bool) -> None:
+def list_keys(*, tenant: str | None, home: Path, as_json: bool) -> None:
     """List keys; never their secrets."""
     with opened(home) as (_, store):
-        records = store.api_keys()
+        records = [made for made in store.api_keys() if tenant in {None, made.tenant}]
         now = clock() // 1000
         lines = [
             f"{made.key_id}  {_state(made, now):8} {made.tenant}/{made.principal}  role {made.role}"
@@ -108,7 +109,7 @@ def revoke(*, key_id: str, tenant: str, home: Path, as_json: bool) -> None:
 def jwks(*, home: Path) -> None:
     """Print the key set that artifacts are checked with (RFC 7517)."""
     with told():
-        emit(open_home(home).keys.jwks(), [], as_json=True)
+        emit(open_home(home, make=False).keys.jwks(), [], as_json=True)
 
 
 def _end(text: str, now: int) -> int:

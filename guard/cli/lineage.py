@@ -59,9 +59,7 @@ def show(*, conversation: str, home: Path, as_json: bool) -> None:
     with opened(home) as (_, store):
         entries = [_read(row) for row in store.entries(conversation)]
         if not entries:
-            raise GuardError(
-                f"there is no conversation {conversation}", remedy="guard lineage list shows them"
-            )
+            raise no_conversation(conversation)
         emit(entries, (line for entry in entries for line in describe(entry)), as_json=as_json)
 
 
@@ -108,11 +106,19 @@ def verify_lineage(*, conversation: str | None, home: Path, as_json: bool) -> No
     With CONVERSATION, only what concerns it (and the tree and checkpoint that hold it) is said.
     """
     with told():
-        opened_home = open_home(home)
+        opened_home = open_home(home, make=False)
         report = audit(opened_home.path / "guard.db", [parse_vkey(opened_home.vkey)])
         if conversation is not None:
+            if conversation not in report.chains:
+                raise no_conversation(conversation)
             report.findings = [found for found in report.findings if found.conversation in {"", conversation}]
+            click.echo(f"{conversation}: {report.chains[conversation]} entries; of the whole log:", err=True)
         tell(report, as_json=as_json)
+
+
+def no_conversation(conversation: str) -> GuardError:
+    """There is none under this id."""
+    return GuardError(f"there is no conversation {conversation}", remedy="guard lineage list shows them")
 
 
 def tell(report: Report, *, as_json: bool) -> None:
@@ -120,7 +126,7 @@ def tell(report: Report, *, as_json: bool) -> None:
     value = {
         "sound": report.sound,
         "entries": report.entries,
-        "conversations": report.conversations,
+        "conversations": len(report.chains),
         "granted": report.granted,
         "ended": report.ended,
         "denied": report.denied,
@@ -134,7 +140,7 @@ def tell(report: Report, *, as_json: bool) -> None:
     }
     kinds = f"{report.granted} granted, {report.ended} ended, {report.denied} denied"
     lines = [
-        f"{report.entries} entries in {report.conversations} conversations: {kinds}",
+        f"{report.entries} entries in {len(report.chains)} conversations: {kinds}",
         *(f"open: {call} was granted and has no ending yet" for call in report.open),
     ]
     if report.size is not None:
@@ -162,7 +168,9 @@ def _proof(store: SqliteStore, index: int) -> str:
     signed = store.checkpoint()
     size = int(signed.split("\n")[1])
     if index >= size:
-        raise GuardError(f"there is no entry {index}", where=f"the log has {size} entries")
+        raise GuardError(
+            f"there is no entry {index}", remedy=f"the log has {size}, from 0; guard lineage show names them"
+        )
     path = merkle.inclusion_path(index, size, store.node)
     return proof.write(index, store.leaf(index), path, signed)
 
@@ -172,4 +180,4 @@ def _proof(store: SqliteStore, index: int) -> str:
 def print_vkey(*, home: Path) -> None:
     """Print the key that checkpoints and proofs are checked with (C2SP vkey)."""
     with told():
-        click.echo(open_home(home).vkey)
+        click.echo(open_home(home, make=False).vkey)

@@ -13,7 +13,6 @@ import orjson
 from guard.cli.shared import (
     EPILOG,
     NO,
-    UNUSABLE,
     emit,
     home_option,
     json_option,
@@ -54,7 +53,7 @@ def pin(
     From then on a tool whose definition is another one is refused until it is pinned again.
     """
     name = server or server_name(command)
-    with opened(home) as (_, store):
+    with opened(home, make=True) as (_, store):
         try:
             upstream, tools = asyncio.run(look(command, env))
         except ServerError as error:
@@ -66,20 +65,21 @@ def pin(
         changes = _changes(before, fresh)
         unpinnable = [tool.name for tool in live.values() if not tool.sha256]
         report = {"server": name, "tools": changes, "unpinnable": unpinnable}
+        pending = any(change["state"] != "same" for change in changes)
         if not as_json:
             emit(report, _lines(name, changes, unpinnable, fresh), as_json=False)
-        accepted = bool(changes) and _accepted(changes, yes=yes, as_json=as_json)
+        accepted = pending and (yes or _confirmed(as_json=as_json))
         if accepted:
             fields = {"server": name, "pins": {pin_name: sha256 for pin_name, sha256, _ in fresh}}
             record(store, Kind.PIN, fields, SavePins(name, fresh), tenant=tenant)
         if as_json:
             emit({**report, "accepted": accepted}, [], as_json=True)
-        elif accepted:
-            click.echo("Accepted.")
-        elif all(change["state"] == "same" for change in changes):
+        elif not pending:
             click.echo("Nothing to accept: every definition is the pinned one.")
         else:
-            click.echo("Not accepted.")
+            click.echo("Accepted." if accepted else "Not accepted.")
+        if pending and not accepted:
+            click.echo("  next: look at the list, then run it with --yes", err=True)
             sys.exit(NO)
 
 
@@ -93,17 +93,9 @@ def _changes(before: dict[str, PinRow], fresh: tuple[tuple[str, str, bytes], ...
     return changes + [{"name": name, "sha256": before[name].sha256, "state": "gone"} for name in sorted(gone)]
 
 
-def _accepted(changes: list[dict[str, str]], *, yes: bool, as_json: bool) -> bool:
-    if all(change["state"] == "same" for change in changes):
-        return False
-    if yes:
-        return True
-    if as_json or not sys.stdin.isatty():
-        click.echo(
-            "guard: nobody is there to accept\n  next: look at the list, then run it with --yes", err=True
-        )
-        sys.exit(UNUSABLE)
-    return click.confirm("Accept these definitions?")
+def _confirmed(*, as_json: bool) -> bool:
+    """Ask, if there is anyone to ask."""
+    return not as_json and sys.stdin.isatty() and click.confirm("Accept these definitions?")
 
 
 def _lines(

@@ -9,6 +9,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from guard.cli.shared import EPILOG, NO, UNUSABLE, emit, json_option, printable_lines
+from guard.config.home import clock
 from guard.config.launch import cases_beside, read_file
 from guard.core.canonical import NotIJson, NotJson, read
 from guard.core.errors import GuardError, printable
@@ -79,6 +80,8 @@ def test(files: tuple[Path, ...], as_json: bool) -> None:
     report: dict[str, list[CaseResult]] = {}
     try:
         for file in files:
+            if ".cases." in file.name:
+                continue  # `policies/*.yaml` names them too
             if cases_beside(file) is None:
                 remedy = f"write {file.stem}.cases.yaml beside it"
                 raise GuardError("there are no cases", where=printable(str(file)), remedy=remedy)  # noqa: TRY301
@@ -105,9 +108,7 @@ def test(files: tuple[Path, ...], as_json: bool) -> None:
 @click.option("--server", default="server", show_default=True, help="The id of the tool's server.")
 @click.option("--scopes", help="What the credential narrows its role to, separated by commas.")
 @click.option("--declared", default="", help="Scopes that the tool's author declares, separated by commas.")
-@click.option(
-    "--now", default="1970-01-01T00:00:00Z", show_default=True, help="The time of the call, RFC 3339."
-)
+@click.option("--now", help="The time of the call, RFC 3339 (default: now).")
 @json_option
 def explain_command(
     *,
@@ -118,7 +119,7 @@ def explain_command(
     server: str,
     scopes: str | None,
     declared: str,
-    now: str,
+    now: str | None,
     as_json: bool,
 ) -> None:
     """Say what a policy answers to one call, and how it comes to that.
@@ -132,7 +133,7 @@ def explain_command(
     except GuardError as error:
         _invalid(error, as_json)
     try:
-        time = milliseconds(now)
+        time = clock() if now is None else milliseconds(now)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--now") from None
     narrowed = None if scopes is None else _split(scopes)

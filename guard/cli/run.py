@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
+import os
 import sys
 from pathlib import Path
 
@@ -61,6 +61,7 @@ def run(
 
     Put it in front of the command in a client's MCP configuration; nothing else changes there.
     """
+    _standard_descriptors()
     launch = Launch(
         home=home,
         policy=policy,
@@ -73,7 +74,7 @@ def run(
         env=env,
         strict=durability == "strict",
         timeout=timeout,
-        pin_command=pin_command(command, server=server, home=home, env=env),
+        pin=pin_words(server=server, home=home, env=env),
         trust=trust,
     )
     with told():
@@ -85,10 +86,8 @@ def run(
     sys.exit(code)
 
 
-def pin_command(
-    command: tuple[str, ...], *, server: str | None, home: Path, env: tuple[str, ...] = ()
-) -> str:
-    """The very command that accepts a server's tools. Values given to `--env` are left out."""
+def pin_words(*, server: str | None, home: Path, env: tuple[str, ...]) -> tuple[str, ...]:
+    """How this server's tools are accepted. Values given to `--env` are left out."""
     words = ["guard", "pin"]
     if server is not None:
         words += ["--server", server]
@@ -96,4 +95,13 @@ def pin_command(
         words += ["--home", str(home)]
     for item in env:
         words += ["--env", item.partition("=")[0]]
-    return shlex.join([*words, "--", *command])
+    return tuple(words)
+
+
+def _standard_descriptors() -> None:
+    """A closed 0, 1 or 2 would be given to the next file that is opened: put the null device there."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)

@@ -57,10 +57,10 @@ def told() -> Iterator[None]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[Home, SqliteStore]]:
-    """A home and its store; failures as `told`."""
+def opened(path: Path, *, make: bool = False) -> Iterator[tuple[Home, SqliteStore]]:
+    """A home and its store, made only where the command is one that begins; failures as `told`."""
     with told():
-        home = open_home(path)
+        home = open_home(path, make=make)
         store = home.store()
         try:
             yield home, store

@@ -45,7 +45,7 @@ def verify(*, file: Path, vkeys: tuple[str, ...], jwks: Path | None, home: Path,
             tell(audit(file, _vkeys(vkeys, home)), as_json=as_json)
             return
         try:
-            value, lines = _small(start, vkeys, jwks, home)
+            value, lines = _small(file, start, vkeys, jwks, home)
         except (ArtifactRefused, proof.NotIncluded) as error:
             emit({"sound": False, "what": error.what}, [f"WRONG: {error.what}"], as_json=as_json)
             sys.exit(NO)
@@ -57,11 +57,13 @@ def _start(file: Path) -> bytes:
         with file.open("rb") as stream:
             return stream.read(MAX_BYTES)
     except OSError as error:
-        raise GuardError(f"cannot be read: {error.strerror}", where=str(file)) from None
+        raise GuardError(
+            f"cannot be read: {error.strerror}", where=str(file), remedy="give a file that you may read"
+        ) from None
 
 
 def _small(
-    data: bytes, vkeys: tuple[str, ...], jwks: Path | None, home: Path
+    file: Path, data: bytes, vkeys: tuple[str, ...], jwks: Path | None, home: Path
 ) -> tuple[dict[str, Any], list[str]]:
     if data.startswith(PROOF):
         found = proof.verify(data, _vkeys(vkeys, home))
@@ -80,18 +82,24 @@ def _small(
         claims, kid = authentic(data.strip(), _jwks(jwks, home))
         lines = [f"{name}: {claims[name]}" for name in ("iss", "aud", "iat", "exp", "scope", "tctx")]
         return {"claims": claims, "kid": kid}, [*lines, "the signature verifies"]
+    if b"\n\n\xe2\x80\x94 " not in data:
+        raise GuardError(
+            "this is nothing that Guard signs",
+            where=str(file),
+            remedy="give a lineage database, a .tlog-proof, a checkpoint or an artifact",
+        )
     signed = open_checkpoint(data, _vkeys(vkeys, home))
     value = {"origin": signed.origin, "size": signed.size, "root_sha256": b64(signed.root)}
     return value, [f"{signed.origin}: {signed.size} entries", "the checkpoint verifies"]
 
 
 def _vkeys(texts: tuple[str, ...], home: Path) -> list[VerifierKey]:
-    return [parse_vkey(text) for text in texts or (open_home(home).vkey,)]
+    return [parse_vkey(text) for text in texts or (open_home(home, make=False).vkey,)]
 
 
 def _jwks(path: Path | None, home: Path) -> KeySet:
     if path is None:
-        return open_home(home).keys
+        return open_home(home, make=False).keys
     try:
         return KeySet.from_jwks(read(path.read_bytes()))
     except (OSError, NotJson, NotIJson) as error:

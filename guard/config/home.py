@@ -5,6 +5,7 @@ What is made here for the first time is made so that two processes that start at
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
@@ -95,7 +96,11 @@ class Home:
 
     def store(self) -> SqliteStore:
         """Open the store, made where there is none; its key set is recorded when it is new or changed."""
-        store = SqliteStore(self.path / "guard.db", key=self.checkpoint_key, origin=self.origin)
+        database = self.path / "guard.db"
+        with contextlib.suppress(FileExistsError):  # SQLite's own default lets others read it
+            os.close(os.open(database, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        _private(database, "store", 0o600)
+        store = SqliteStore(database, key=self.checkpoint_key, origin=self.origin)
         state = {"jwks": self.keys.jwks(), "vkey": self.vkey}
         if store.setting(DEFAULT_TENANT, _KEY_SET) != digest(state):
             record(store, Kind.KEY_SET, state, SaveSetting(_KEY_SET, digest(state)))
@@ -108,19 +113,25 @@ def default_home() -> Path:
     return Path(named) if named else Path.home() / ".guard"
 
 
-def open_home(path: Path) -> Home:
-    """Open a home; make what is missing.
+def open_home(path: Path, *, make: bool = True) -> Home:
+    """Open a home; make what is missing, unless `make` is False.
 
     Raises:
-        GuardError: others can read the keys, or a key file is not one.
+        GuardError: there is none, others can read the keys or the store, or a key file is not one.
     """
     keys = path / "keys"
+    if not make and not keys.is_dir():
+        raise GuardError(
+            "there is no home of Guard's here",
+            where=str(path),
+            remedy=f"give --home or {HOME_VARIABLE}; `guard run`, `guard pin` and `guard key new` make one",
+        )
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         keys.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise GuardError(f"cannot be made: {error.strerror}", where=str(path)) from None
-    _private(keys, "folder", 0o700)
+    _private(keys, "key folder", 0o700)
     name = _secret(keys / "name.json", lambda: {"name": f"guard.local/{os.urandom(8).hex()}"}).get("name")
     pairwise = _secret(keys / "pairwise.json", lambda: {"kty": "oct", "k": b64(os.urandom(_SEED_BYTES))})
     if not isinstance(name, str) or not name:
@@ -160,7 +171,7 @@ def _secret(path: Path, fresh: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Read a private file, made first where there is none."""
     if not path.exists():
         _make_once(path, canonical(fresh()))
-    _private(path, "file", 0o600)
+    _private(path, "key file", 0o600)
     try:
         value = read(path.read_bytes())
     except (NotJson, NotIJson) as error:
@@ -191,7 +202,7 @@ def _private(path: Path, what: str, mode: int) -> None:
     found = path.stat()
     if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid != os.geteuid():
         raise GuardError(
-            f"the key {what} can be read by others",
+            f"the {what} can be read by others",
             where=str(path),
             remedy=f"chmod {mode:o} {path} (and make new keys if others may have read them)",
         )

@@ -90,8 +90,12 @@ def adopt_policy(
 
 
 def server_name(command: Sequence[str]) -> str:
-    """A server's id where the operator gave none: the program, and a digest of the whole command."""
-    return f"{Path(command[0]).name}-{sha256(canonical(list(command)))[:8]}"
+    """A server's id where the operator gave none: the program's name, and a digest of it and the arguments.
+
+    Where the program lies does not matter: a client may spell its path in another way than a shell.
+    """
+    program = Path(command[0]).name
+    return f"{program}-{sha256(canonical([program, *command[1:]]))[:8]}"
 
 
 def environment(named: Sequence[str]) -> dict[str, str]:
@@ -163,7 +167,11 @@ def trusted(items: Sequence[str], *, audience: str) -> tuple[Verifier, ...]:
     for item in items:
         issuer, given, file = item.partition("=")
         if not given:
-            raise GuardError("is not ISSUER=JWKS-FILE", where=f"--trust {printable(item)}")
+            raise GuardError(
+                "is not ISSUER=JWKS-FILE",
+                where=f"--trust {printable(item)}",
+                remedy="save what `guard jwks` prints at the issuer, and name the file",
+            )
         try:
             keys = KeySet.from_jwks(read(read_file(Path(file))))
         except (NotJson, NotIJson) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from guard.config.home import Home, clock, close_abandoned, open_home
+from guard.config.home import DEFAULT_TENANT, Home, clock, close_abandoned, open_home
 from guard.config.launch import adopt_policy, environment, identity, load_policy, server_name, trusted
 from guard.core.errors import Refused, printable
-from guard.core.model import Pin
+from guard.core.model import Pin, Tool
 from guard.lineage.lease import Lease
 from guard.lineage.log import Log
 from guard.lineage.sqlite import SqliteStore
+from guard.policy.findings import nearest
+from guard.policy.rules import Policy
 from guard.proxy import eras
 from guard.proxy.catalog import Catalog
 from guard.proxy.server import Session
@@ -47,7 +50,7 @@ class Launch:
         env: further environment for the server, `NAME` or `NAME=VALUE`.
         strict: whether a result waits until its ending is durable.
         timeout: seconds that a call may take.
-        pin_command: what the operator runs to accept the server's tools.
+        pin: words of the command that accepts the server's tools, before its `--`.
         trust: issuers whose artifacts the client may present, `ISSUER=JWKS-FILE`.
     """
 
@@ -62,7 +65,7 @@ class Launch:
     env: tuple[str, ...] = ()
     strict: bool = False
     timeout: float = 300.0
-    pin_command: str = ""
+    pin: tuple[str, ...] = ("guard", "pin")
     trust: tuple[str, ...] = ()
 
     @property
@@ -77,12 +80,11 @@ class Guarded:
     def __init__(self, launch: Launch, home: Home, store: SqliteStore) -> None:
         self.home = home
         self.store = store
-        self.lease = Lease(home.path / "run")
         self.gone = asyncio.Event()
         self._pipes: Pipes | None = None
-        close_abandoned(store, self.lease)
         policy = load_policy(launch.policy)
         identify, tenant = identity(store, role=launch.role, principal=launch.principal)
+        _warn_of_role(policy, identify().role)
         self.upstream = Upstream(
             launch.command,
             env=environment(launch.env),
@@ -98,12 +100,14 @@ class Guarded:
         )
         self.catalog.at(store.versions(tenant))
         adopt_policy(store, policy, self.catalog.definitions(), tenant=tenant)
+        self.lease = Lease(home.path / "run")
+        close_abandoned(store, self.lease)
         self.log = Log(store, on_failure=_log_failed)
         audience = launch.audience or launch.server_id
         setting = Setting(
             audience=audience,
             instance=self.lease.instance,
-            pin_command=launch.pin_command,
+            pin_command=_pin_command(launch, tenant),
             conversation=launch.conversation,
             strict=launch.strict,
         )
@@ -125,11 +129,7 @@ class Guarded:
         await asyncio.gather(self.upstream.start(), asyncio.to_thread(eras.warm))
         with contextlib.suppress(Refused):
             await self.catalog.fresh()
-        for tool in self.catalog.unpinned():
-            state = "changed since it was pinned" if tool.pin is Pin.CHANGED else "not pinned"
-            _say(f"the tool {printable(tool.name)} is {state} and will be refused")
-        if self.catalog.unpinned():
-            _say(f"  next: {self.gate.setting.pin_command}")
+        _tell_of(self.catalog.unpinned(), self.gate.setting.pin_command)
 
     async def serve(self, read_fd: int, write_fd: int) -> int:
         """Serve the client until it leaves, the server dies, or a signal comes. Returns the exit code."""
@@ -203,10 +203,31 @@ async def look(command: Sequence[str], env: Sequence[str]) -> tuple[Upstream, li
         await upstream.stop()
 
 
+def _pin_command(launch: Launch, tenant: str) -> str:
+    """The very command that accepts the server's tools for this tenant."""
+    whose = () if tenant == DEFAULT_TENANT else ("--tenant", tenant)
+    return shlex.join([*launch.pin, *whose, "--", *launch.command])
+
+
+def _warn_of_role(policy: Policy, role: str) -> None:
+    if not policy.role_exists(role):
+        what = f"the policy has no role {printable(role)}, every call will be denied"
+        _say(what, nearest(role, policy.roles))
+
+
+def _tell_of(tools: Sequence[Tool], pin_command: str) -> None:
+    """Name the tools that will be refused for want of a pin."""
+    for pin, state in ((Pin.UNPINNED, "not pinned"), (Pin.CHANGED, "not as they were pinned")):
+        names = ", ".join(printable(tool.name) for tool in tools if tool.pin is pin)
+        if names:
+            _say(f"these tools are {state} and will be refused: {names}", pin_command)
+
+
 def _log_failed(error: BaseException) -> None:
-    _say(f"the lineage cannot be written, every call is denied: {printable(str(error))}")
-    _say("  next: mend the disk or the file, then start Guard again")
+    what = f"the lineage cannot be written, every call is denied: {printable(str(error))}"
+    _say(what, "mend the disk or the file, then start Guard again")
 
 
-def _say(text: str) -> None:
-    print(f"guard: {text}", file=sys.stderr, flush=True)  # noqa: T201 - stdout is the client's
+def _say(what: str, remedy: str = "") -> None:
+    hint = f"\n  next: {remedy}" if remedy else ""
+    print(f"guard: {what}{hint}", file=sys.stderr, flush=True)  # noqa: T201 - stdout is the client's

@@ -114,6 +114,7 @@ class _Reader:
             text.encode()
         except UnicodeEncodeError:
             self.note("lone surrogate")
+            text = text.encode(errors="backslashreplace").decode()  # what is said of it can be written
         return str(text)
 
     def _scalar(self, char: str) -> Any:
@@ -150,7 +151,7 @@ def diagnose(data: bytes) -> tuple[Any, NotIJson | None]:
 
     Returns: the value and its first fault, None if it is I-JSON. Where there is a fault the value
         serves to find out what the message was about and nothing else: a duplicate keeps its
-        first value and a number out of range is None.
+        first value, a number out of range is None, and a lone surrogate is a backslash escape.
 
     Raises:
         NotJson: not UTF-8, or not JSON.

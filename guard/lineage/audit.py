@@ -20,14 +20,8 @@ from guard.core.errors import GuardError
 from guard.lineage import merkle
 from guard.lineage.checkpoint import Checkpoint, VerifierKey, open_checkpoint
 from guard.lineage.entry import ENDINGS, GENESIS, Kind, Leaf, opened, parse
-from guard.lineage.sqlite import (
-    StoreError,
-    connect,
-    read_checkpoint,
-    read_conversations,
-    read_entries,
-    read_node,
-)
+from guard.lineage.rows import read_checkpoint, read_conversations, read_entries, read_head, read_node
+from guard.lineage.sqlite import StoreError, connect
 from guard.lineage.store import EntryRow
 
 
@@ -52,7 +46,7 @@ class Report:
 
     Attributes:
         entries: how many entries there are.
-        conversations: how many conversations.
+        chains: how many entries each conversation has, by its id.
         granted, ended, denied: how many entries of these kinds.
         open: calls that were granted and have no ending yet.
         erased: entries whose disclosures are gone; no fault, they can no longer be read.
@@ -62,7 +56,7 @@ class Report:
     """
 
     entries: int = 0
-    conversations: int = 0
+    chains: dict[str, int] = field(default_factory=dict)
     granted: int = 0
     ended: int = 0
     denied: int = 0
@@ -128,7 +122,7 @@ class _Audit:
         self._chains_end()
         self._checkpoint(frontier, vkeys)
         self._report.open = sorted(self._open, key=self._open.__getitem__)
-        self._report.conversations = len(self._chains)
+        self._report.chains = {name: chain.entries for name, chain in self._chains.items()}
         return self._report
 
     def _rows(self) -> Iterator[EntryRow]:
@@ -141,7 +135,10 @@ class _Audit:
             except sqlite3.DatabaseError as error:
                 self._find(self._report.entries, "", f"the file is damaged here: {error}")
                 return
-            yield row
+            if isinstance(row.index, int):
+                yield _typed(row)
+            else:
+                self._find(None, "", "a row of the entries has no index")
 
     def _find(self, entry: int | None, conversation: str, what: str) -> None:
         self._report.findings.append(Finding(entry, conversation, what))
@@ -215,10 +212,14 @@ class _Audit:
             self._find(entry, "", f"the tree node {level}/{index} is not the hash of what is below it")
 
     def _chains_end(self) -> None:
+        unlisted = set(self._chains)
         for row in read_conversations(self._db):
+            unlisted.discard(row.id)
             chain = self._chains.get(row.id, _Chain())
             if (row.entries, row.head) != (chain.entries, chain.head):
                 self._find(None, row.id, f"{row.entries} entries were recorded, {chain.entries} stand here")
+        for conversation in sorted(unlisted):
+            self._find(None, conversation, "the conversation is not listed")
 
     def _checkpoint(self, frontier: merkle.Frontier, vkeys: list[VerifierKey]) -> None:
         try:
@@ -231,6 +232,20 @@ class _Audit:
             self._find(None, "", f"the checkpoint signs {signed.size} entries, {frontier.size} stand here")
         elif signed.root != frontier.root():
             self._find(None, "", "the checkpoint signs another tree")
+        if read_head(self._db) != (signed.origin, frontier.size, frontier.packed(), self._last):
+            self._find(None, "", "the head is not that of the entries")
+
+
+def _typed(row: EntryRow) -> EntryRow:
+    """The row with a value that cannot be right where the file holds another type than was written."""
+    return EntryRow(
+        row.index,
+        row.conversation if isinstance(row.conversation, str) else "",
+        row.seq if isinstance(row.seq, int) else -1,
+        row.hash if isinstance(row.hash, bytes) else b"",
+        row.leaf if isinstance(row.leaf, bytes) else b"",
+        row.disclosures if isinstance(row.disclosures, bytes | None) else b"",
+    )
 
 
 def readable(row: EntryRow) -> dict[str, Any]:

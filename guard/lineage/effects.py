@@ -86,7 +86,7 @@ def obstacle(db: sqlite3.Connection, tenant: str, effect: Effect) -> str:
 def _cannot_contain(db: sqlite3.Connection, tenant: str, kind: str, target: str) -> str:
     known = "SELECT 1 FROM conversations WHERE tenant = ? AND id = ?"
     if kind == "conversation" and not _exists(db, known, tenant, target):
-        return f"there is no conversation {target}"
+        return f"there is no conversation {target}; `guard lineage list` shows them"
     return ""
 
 

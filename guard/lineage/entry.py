@@ -92,12 +92,14 @@ def disclose(disclosure: str) -> tuple[str, Any]:
         ValueError: not a disclosure.
     """
     try:
-        salt, name, value = orjson.loads(unb64(disclosure))
-    except (TypeError, ValueError):
-        raise ValueError("not a disclosure") from None
-    if not isinstance(salt, str) or not isinstance(name, str):
-        raise ValueError("not a disclosure")  # noqa: TRY004 - what was read is at fault, not the caller
-    return name, value
+        found = orjson.loads(unb64(disclosure))
+    except ValueError:
+        found = None
+    match found:
+        case [str(), str(name), value]:
+            return name, value
+        case _:
+            raise ValueError("not a disclosure")
 
 
 def leaf(entry: Draft, *, conversation: str, seq: int, prev: str, at: int) -> bytes:
@@ -155,11 +157,12 @@ def parse(data: bytes) -> Leaf:
     texts = [value[name] for name in ("call", "conv", "kind", "prev")]
     numbers = [value[name] for name in ("at", "seq")]
     if (
-        value["v"] != VERSION
+        type(value["v"]) is not int
+        or value["v"] != VERSION
         or value["_sd_alg"] != "sha-256"
         or not all(isinstance(text, str) for text in texts)
         or not all(type(number) is int and number >= 0 for number in numbers)
-        or not _texts(value["_sd"])
+        or not _digests(value["_sd"])
     ):
         raise ValueError("not a leaf: a member has another type or version")
     return Leaf(
@@ -173,8 +176,13 @@ def parse(data: bytes) -> Leaf:
     )
 
 
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+def _digests(value: Any) -> bool:
+    """Whether these are texts in their one order, none twice."""
+    return (
+        isinstance(value, list)
+        and all(isinstance(item, str) for item in value)
+        and value == sorted(set(value))
+    )
 
 
 def opened(found: Leaf, disclosures: Sequence[str]) -> dict[str, Any]:
@@ -184,6 +192,8 @@ def opened(found: Leaf, disclosures: Sequence[str]) -> dict[str, Any]:
         ValueError: a disclosure that the leaf does not commit to, or the same name twice.
     """
     fields: dict[str, Any] = {}
+    if not isinstance(disclosures, list | tuple) or not all(isinstance(each, str) for each in disclosures):
+        raise ValueError("not a list of disclosures")
     for disclosure in disclosures:
         if commitment(disclosure) not in found.digests:
             raise ValueError("a disclosure that the leaf does not commit to")

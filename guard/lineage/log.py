@@ -84,6 +84,11 @@ class Log:
         """Commit what is queued, then stop the writer. The store stays open."""
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
+        self.failure = self.failure or RuntimeError("the log is closed")
+        with contextlib.suppress(queue.Empty):
+            while True:  # what came after the end has no writer
+                if (late := self._queue.get_nowait()) is not None:
+                    _refuse(late[1], self._refusal())
 
     def _refusal(self) -> Refused:
         return Refused(
@@ -126,16 +131,21 @@ class Log:
                 outcomes = self.store.apply([transaction for transaction, _, _ in batch])
             except BaseException as error:  # noqa: BLE001 - whatever it is, the log has failed
                 self.failure = error
-                self._on_failure(error)
+                with contextlib.suppress(Exception):  # who cannot be told must not keep others waiting
+                    self._on_failure(error)
             else:
                 for (_, future, _), outcome in zip(batch, outcomes, strict=True):
                     _settle(future, outcome)
                 return
         for _, future, _ in batch:
-            with contextlib.suppress(Exception):  # the loop that waited is gone
-                future.set_exception(self._refusal())
+            _refuse(future, self._refusal())
 
 
 def _settle(future: Future[Outcome], outcome: Outcome) -> None:
     with contextlib.suppress(Exception):  # the loop that waited is gone
         future.set_result(outcome)
+
+
+def _refuse(future: Future[Outcome], refusal: Refused) -> None:
+    with contextlib.suppress(Exception):  # the loop that waited is gone
+        future.set_exception(refusal)

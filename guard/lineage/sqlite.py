@@ -9,19 +9,19 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
 from guard.core.canonical import b64
-from guard.core.errors import GuardError
+from guard.core.errors import GuardError, printable
 from guard.core.keys import SigningKey
 from guard.core.model import Conversation, Principal
 from guard.identity.api_keys import ApiKeyRecord
 from guard.lineage import checkpoint, effects, merkle
 from guard.lineage.entry import GENESIS, Draft, leaf
+from guard.lineage.rows import LOG, read_checkpoint, read_conversations, read_entries, read_head, read_node
 from guard.lineage.schema import SCHEMA, SCHEMA_VERSION
 from guard.lineage.store import (
     Conflict,
@@ -36,8 +36,6 @@ from guard.lineage.store import (
     Transaction,
 )
 
-LOG: Final = 0
-"""The one log of the file. Where tiles are public each tenant will have its own."""
 HOUSE: Final = ("guard", "house")
 """Issuer and subject of the conversation that holds policies, pins, keys and containments."""
 BUSY_SECONDS: Final = 10
@@ -87,11 +85,17 @@ class SqliteStore:
     """
 
     def __init__(self, path: Path, *, key: SigningKey, origin: str) -> None:
+        self._path = path
         self._key = key
         self._origin = origin
-        self._db = connect(path)
-        self._reader = self._open(path)
+        self._vkey = checkpoint.VerifierKey.of(origin, key.public)
         self._frontier = merkle.Frontier.empty()
+        self._db = connect(path)
+        try:
+            self._reader = self._open(path)
+        except BaseException:
+            self._db.close()
+            raise
 
     def _open(self, path: Path) -> sqlite3.Connection:
         with self._db:
@@ -102,9 +106,10 @@ class SqliteStore:
                 empty = merkle.Frontier.empty()
                 note = self._checkpoint(empty)
                 self._db.execute("INSERT INTO heads VALUES (?, ?, 0, x'', 0, ?)", (LOG, self._origin, note))
-        origin = self._db.execute("SELECT origin FROM heads WHERE log = ?", (LOG,)).fetchone()[0]
+        origin = (read_head(self._db) or (None,))[0]
         if origin != self._origin:
-            raise StoreError(f"the store belongs to the log {origin}", where=str(path))
+            raise StoreError(f"the store belongs to the log {printable(str(origin))}", where=str(path))
+        self._load_head()
         return connect(path)
 
     def close(self) -> None:
@@ -143,12 +148,32 @@ class SqliteStore:
         return outcomes
 
     def _load_head(self) -> int:
-        size, peaks, at = self._db.execute(
-            "SELECT size, peaks, at FROM heads WHERE log = ?", (LOG,)
-        ).fetchone()
+        _, size, peaks, at = read_head(self._db) or (None, None, None, None)
         if size != self._frontier.size or size == 0:
-            self._frontier = merkle.Frontier.unpacked(size, peaks)
+            self._frontier = self._signed(size, peaks)
         return int(at)
+
+    def _signed(self, size: Any, peaks: Any) -> merkle.Frontier:
+        """The frontier that stands. It is built upon only if this store's own key signed its root.
+
+        Raises:
+            StoreError: it did not; a changed tree must not get a fresh signature.
+        """
+        try:
+            frontier = merkle.Frontier.unpacked(size, peaks)
+            signed = checkpoint.open_checkpoint(read_checkpoint(self._db), [self._vkey])
+        except (GuardError, TypeError, ValueError) as error:
+            raise self._not_ours(str(error)) from None
+        if signed != checkpoint.Checkpoint(self._origin, frontier.size, frontier.root()):
+            raise self._not_ours("its checkpoint signs another tree")
+        return frontier
+
+    def _not_ours(self, why: str) -> StoreError:
+        return StoreError(
+            f"this key did not sign the lineage that stands here: {why}",
+            where=str(self._path),
+            remedy="guard lineage verify says more; put back the file and the keys that belong together",
+        )
 
     def _checkpoint(self, frontier: merkle.Frontier) -> str:
         return checkpoint.sign(checkpoint.Checkpoint(self._origin, frontier.size, frontier.root()), self._key)
@@ -353,43 +378,3 @@ def _conversation_key(place: Place) -> tuple[str, str, str, str]:
     if place.principal is None or place.conversation is None:
         return (place.tenant, *HOUSE, "")
     return (place.tenant, place.principal.issuer, place.principal.subject, place.conversation.id)
-
-
-def read_entries(db: sqlite3.Connection, conversation: str | None = None) -> Iterator[EntryRow]:
-    """Entries in order with a cursor of their own, nothing checked."""
-    where = "e.log = ?" if conversation is None else "e.log = ? AND e.conversation = ?"
-    with closing(db.cursor()) as cursor:
-        cursor.execute(
-            "SELECT e.idx, e.conversation, e.seq, e.hash, e.leaf, p.disclosures FROM entries e"  # noqa: S608 - constants
-            f" LEFT JOIN payloads p ON p.log = e.log AND p.idx = e.idx WHERE {where} ORDER BY e.idx",
-            (LOG,) if conversation is None else (LOG, conversation),
-        )
-        for row in cursor:
-            yield EntryRow(*row)
-
-
-def read_conversations(db: sqlite3.Connection) -> list[ConversationRow]:
-    """Every conversation, in the order of opening."""
-    rows = db.execute(
-        "SELECT c.id, c.tenant, c.issuer, c.subject, c.given, c.source, c.entries, c.head,"
-        " EXISTS (SELECT 1 FROM contained x WHERE x.tenant = c.tenant AND x.kind = 'conversation'"
-        " AND x.target = c.id) FROM conversations c ORDER BY c.opened, c.rowid"
-    )
-    return [ConversationRow(*row) for row in rows]
-
-
-def read_checkpoint(db: sqlite3.Connection) -> str:
-    """The newest signed checkpoint."""
-    return str(db.execute("SELECT checkpoint FROM heads WHERE log = ?", (LOG,)).fetchone()[0])
-
-
-def read_node(db: sqlite3.Connection, level: int, index: int) -> bytes:
-    """The hash of a complete subtree; level 0 are the leaves. Raises KeyError."""
-    row = (
-        db.execute("SELECT hash FROM entries WHERE log = ? AND idx = ?", (LOG, index))
-        if level == 0
-        else db.execute("SELECT hash FROM nodes WHERE log = ? AND level = ? AND idx = ?", (LOG, level, index))
-    ).fetchone()
-    if row is None:
-        raise KeyError((level, index))
-    return bytes(row[0])

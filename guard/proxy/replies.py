@@ -83,13 +83,16 @@ def _original(part: bytes, masked: bytes, line: bytes) -> bytes:
 
 
 def read_object(raw: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
-    """The members of an object, each as bytes.
+    """The members of an object, each as bytes; where a surrogate stands alone, all are shown as spaces.
 
     Raises:
         Garbage: not an object.
     """
     try:
-        return _members.decode(raw)
+        try:
+            return _members.decode(raw)
+        except msgspec.DecodeError:
+            return _members.decode(_masked(bytes(raw)))
     except (ValueError, RecursionError) as error:
         raise Garbage(str(error)) from None
 
@@ -147,7 +150,7 @@ def completed(raw: bytes) -> bytes:
     Raises:
         Garbage: not an object.
     """
-    members = read_object(_masked(raw))
+    members = read_object(raw)
     if "resultType" in members:
         return raw
     head = b'{"resultType":"complete"'

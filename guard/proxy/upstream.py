@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+import orjson
 
 from guard import __version__
 from guard.artifact.verify import VerifiedGrant
@@ -33,6 +34,7 @@ LAST_WORDS_SECONDS: Final = 0.2
 MAX_PAGES: Final = 100
 MAX_TOOLS: Final = 10_000
 _CAPABILITIES: Final[Mapping[str, Any]] = {"extensions": {EXTENSION: {}}}
+_COMPLETE: Final = b'"complete"'
 
 
 class ServerError(GuardError):
@@ -165,8 +167,11 @@ class Upstream(asyncio.SubprocessProtocol):
         found = _object(ending)
         version = found.get("protocolVersion")
         if version not in eras.HANDSHAKE:
+            ended = self._process.get_returncode() if self._process else None
             raise ServerError(
-                "the tool server did not complete the MCP handshake",
+                "the tool server did not complete the MCP handshake"
+                if ended is None
+                else f"the tool server ended before it answered, exit code {ended}",
                 where=printable(" ".join(self.command)),
                 remedy="run the command by itself: does it speak MCP on its standard output?",
             )
@@ -289,12 +294,11 @@ class Upstream(asyncio.SubprocessProtocol):
         flight = self._flights.get(line.id) if isinstance(line.id, int) else None
         if flight is None or flight.ending is None or flight.ending.done():
             return  # an answer to nothing: late, repeated, or made up
-        result, failure = bytes(line.result), bytes(line.error)
-        if bool(result) == bool(failure):
-            raise Garbage("neither a result nor an error, or both")
-        part = without_own_meta(result or failure)
-        read_object(part)
-        flight.end(Returned(part, is_error=bool(failure)))
+        try:
+            flight.end(_ending(bytes(line.result), bytes(line.error)))
+        except Garbage:
+            flight.end(Unknown(Reason.UNEXPECTED, executed=True))
+            raise
 
     def _hear_method(self, line: Line, method: str) -> None:
         if line.id is not msgspec.UNSET and line.id is not None:
@@ -306,15 +310,16 @@ class Upstream(asyncio.SubprocessProtocol):
             )
             self._write(answer)
         elif method == "notifications/progress":
-            self._hear_progress(value_of(without_own_meta(bytes(line.params))))
+            self._hear_progress(read_object(without_own_meta(bytes(line.params))))
         elif method == "notifications/tools/list_changed":
             self._on_list_changed()
 
-    def _hear_progress(self, params: Any) -> None:
-        token = params.get("progressToken") if isinstance(params, dict) else None
+    def _hear_progress(self, params: Mapping[str, msgspec.Raw]) -> None:
+        token = value_of(params.get("progressToken", b"null"))
         flight = self._flights.get(token) if type(token) is int else None
         if flight is not None and flight.on_progress is not None and not flight.cancelled:
-            flight.on_progress(params)
+            # As bytes: a number too large to be read must not break the pipe that it came by.
+            flight.on_progress({name: orjson.Fragment(bytes(value)) for name, value in params.items()})
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002
         """A server that closes its output answers nothing any more."""
@@ -344,6 +349,18 @@ class Upstream(asyncio.SubprocessProtocol):
     def resume_writing(self) -> None:
         """The server caught up."""
         self._on_pressure(False)  # noqa: FBT003 - the one thing it tells
+
+
+def _ending(result: bytes, failure: bytes) -> Ending:
+    """What the server answered with. Raises Garbage."""
+    if bool(result) == bool(failure):
+        raise Garbage("neither a result nor an error, or both")
+    part = without_own_meta(result or failure)
+    members = read_object(part)
+    if result and bytes(members.get("resultType", _COMPLETE)) != _COMPLETE:
+        # What asks for input, or is of a kind that Guard does not know, is not passed on yet.
+        return Unknown(Reason.UNEXPECTED, executed=True)
+    return Returned(part, is_error=bool(failure))
 
 
 def _envelope(version: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ CALL: Final = "tools/call"
 _CALL_MEMBERS: Final = frozenset({"name", "arguments", "_meta"})
 _LATER_MEMBERS: Final = frozenset({"inputResponses", "requestState", "task"})
 _MEMBERS: Final = frozenset({"jsonrpc", "id", "method", "params"})
-_ARGUMENTS: Final = "/params/arguments/"
+_ARGUMENTS: Final = "/params/arguments"
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 Id = str | int
@@ -121,7 +121,7 @@ def read_message(line: bytes) -> Request | Notification | None:
     if not isinstance(body, dict):
         raise Malformed(INVALID_REQUEST, "a message is a JSON object")
     id_ = body.get("id")
-    answerable = id_ if _is_id(id_) else None
+    answerable = id_ if _is_id(id_) and (fault is None or fault.pointer != "/id") else None
     inside = _fault_of_arguments(body, fault)
     if fault is not None and inside is None:
         where = printable(fault.pointer[:MAX_POINTER])
@@ -201,7 +201,11 @@ def _read(line: bytes) -> tuple[Any, NotIJson | None]:
 
 def _fault_of_arguments(body: dict[str, Any], fault: NotIJson | None) -> tuple[str, str] | None:
     """The fault as pointer into the params, if it lies inside the arguments of a call."""
-    if fault is None or body.get("method") != CALL or not fault.pointer.startswith(_ARGUMENTS):
+    if fault is None or body.get("method") != CALL:
+        return None
+    # A name at fault is pointed at by the object that has it; the name `arguments` twice is not inside.
+    inside = fault.pointer == _ARGUMENTS and fault.what != "duplicate key"
+    if not inside and not fault.pointer.startswith(f"{_ARGUMENTS}/"):
         return None
     return fault.pointer.removeprefix("/params")[:MAX_POINTER], fault.what
 
