@@ -18,6 +18,7 @@ registered under the same name in tests/vectors/vector_readers.py.
 from __future__ import annotations
 
 import json
+import runpy
 import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -442,6 +443,16 @@ def canonical_json() -> Iterator[Vector]:
         yield Vector(name, fault, {**_json(data), "pointer": pointer}, "not-ijson")
     for name, (fault, data) in NOT_JSON.items():
         yield Vector(name, fault, _json(data), "not-json")
+
+
+# -- artifact --------------------------------------------------------------------------------------
+
+
+@vectors_of("artifact")
+def artifacts() -> Iterator[Vector]:
+    made_by = runpy.run_path(str(Path(__file__).with_name("vectors_artifact.py")))
+    for row in made_by["artifacts"](seed):
+        yield Vector(*row)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
@@ -111,7 +111,7 @@ class World:
         breaks: what is broken.
         moved: how many times `record` finds that a version moved.
         ending: what the server makes of the call.
-        tamper: after this step the arguments are changed behind everyone's back.
+        tamper: after this step (issue or record) the arguments are changed behind everyone's back.
         trace: (step, "ok" or "broken", what it was about).
         sent: params and token of everything that reached the server.
         refused: every denial that was asked for.
@@ -154,9 +154,7 @@ class World:
             call.arguments["tampered"] = True  # type: ignore[index]
 
     def identify(self, message: Request) -> Principal:
-        return self._step(
-            "identify", None, lambda: Principal("default", "launch", "someone", self.role)
-        )
+        return self._step("identify", None, lambda: Principal("default", "launch", "someone", self.role))
 
     async def bind(self, message: Request, principal: Principal) -> Call:
         await asyncio.sleep(0)
@@ -177,10 +175,8 @@ class World:
 
     def decide(self, call: Call) -> Decision:
         def effect() -> Decision:
-            decision = decide(call, POLICY)
             self.judged[call.id] = {**call.params, "arguments": dict(call.arguments)}
-            self._tampered("decide", call)
-            return decision
+            return decide(call, POLICY)
 
         return self._step("decide", call, effect)
 
@@ -263,7 +259,7 @@ def mimic(verified: VerifiedGrant) -> object:
         pass
 
     found = object.__new__(Mimic)
-    for name in ("token", "claims", "params"):
+    for name in ("token", "claims", "params", "made"):
         object.__setattr__(found, name, getattr(verified, name))
     return found
 
@@ -282,11 +278,6 @@ def verified() -> VerifiedGrant:
     )
     grant = _issuer.issue(call, Allow((), ("use",)), POLICY.ref, now=NOW, jti=_fresh())
     return _verifier.verify(grant.token, call.method, call.params, now=NOW)
-
-
-def other(call: Call, **changes: Any) -> Call:
-    """The same call, but for what is named."""
-    return replace(call, **changes)
 
 
 _: type[Asked] = World  # a world that lacks a step is no world

@@ -126,7 +126,7 @@ def tell(report: Report, *, as_json: bool) -> None:
     value = {
         "sound": report.sound,
         "entries": report.entries,
-        "conversations": len(report.chains),
+        "conversations": report.conversations,
         "granted": report.granted,
         "ended": report.ended,
         "denied": report.denied,
@@ -140,7 +140,7 @@ def tell(report: Report, *, as_json: bool) -> None:
     }
     kinds = f"{report.granted} granted, {report.ended} ended, {report.denied} denied"
     lines = [
-        f"{report.entries} entries in {len(report.chains)} conversations: {kinds}",
+        f"{report.entries} entries in {report.conversations} conversations: {kinds}",
         *(f"open: {call} was granted and has no ending yet" for call in report.open),
     ]
     if report.size is not None:

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from guard.core.canonical import b64
-from guard.core.errors import GuardError
+from guard.core.errors import GuardError, printable
 from guard.lineage import merkle
 from guard.lineage.checkpoint import Checkpoint, VerifierKey, open_checkpoint
 from guard.lineage.entry import ENDINGS, GENESIS, Kind, Leaf, opened, parse
@@ -67,6 +67,11 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
 
     @property
+    def conversations(self) -> int:
+        """How many conversations there are."""
+        return len(self.chains)
+
+    @property
     def sound(self) -> bool:
         """Whether nothing is wrong."""
         return not self.findings
@@ -87,8 +92,8 @@ def audit(path: Path, vkeys: list[VerifierKey]) -> Report:
             # One read transaction: a Guard that is writing meanwhile does not disturb the picture.
             db.execute("BEGIN")
             return _Audit(db).run(vkeys)
-    except sqlite3.DatabaseError as error:
-        raise StoreError(f"the file is damaged: {error}", where=str(path)) from None
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # damaged names do not decode
+        raise StoreError(f"the file is damaged: {printable(str(error))}", where=str(path)) from None
 
 
 @dataclass(slots=True)
@@ -133,7 +138,7 @@ class _Audit:
             except StopIteration:
                 return
             except sqlite3.DatabaseError as error:
-                self._find(self._report.entries, "", f"the file is damaged here: {error}")
+                self._find(self._report.entries, "", f"the file is damaged here: {printable(str(error))}")
                 return
             if isinstance(row.index, int):
                 yield _typed(row)

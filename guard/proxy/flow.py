@@ -58,6 +58,7 @@ async def authorize(message: Request, world: World) -> bytes | None:
             granted = await world.record(call, decision, grant) is True  # as nothing else permits
             if granted:
                 break
+            principal = world.identify(message)  # what moved may be a revocation
         else:
             return await world.refuse(message, principal, call, Deny(Reason.CONTENDED))
         verified = world.verify(grant, call)

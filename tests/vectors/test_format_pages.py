@@ -15,7 +15,7 @@ import pytest
 
 VECTORS = Path(__file__).parent
 PAGES = VECTORS.parent.parent / "docs" / "formats"
-NAMES = ["checkpoint", "proof", "api-key", "canonical-json"]
+NAMES = ["artifact", "checkpoint", "proof", "api-key", "canonical-json"]
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

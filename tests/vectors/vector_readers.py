@@ -6,9 +6,12 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from typing import Any, Final
 
+from guard.artifact.replay import MemoryReplay
+from guard.artifact.verify import ArtifactRefused, Verifier
 from guard.core.canonical import NotIJson, NotJson, canonical, digest, read
 from guard.core.diagnosis import diagnose
 from guard.core.errors import Refused
+from guard.core.keys import KeySet
 from guard.identity.api_keys import ApiKeyRecord, authenticate
 from guard.lineage.checkpoint import ForgedNote, MalformedNote, UntrustedNote, open_checkpoint, parse_vkey
 from guard.lineage.proof import NotIncluded, verify
@@ -73,9 +76,32 @@ def read_canonical(asked: dict[str, Any]) -> Answer:
     return "ok", {"canonical_base64": b64encode(canonical(value)).decode(), "sha256": digest(value)}
 
 
+def read_artifact(asked: dict[str, Any]) -> Answer:
+    replay = MemoryReplay()
+    for jti in asked.get("used", ()):
+        replay.insert((asked["audience"], asked["issuer"], jti), until=asked["now"] + 1, now=asked["now"])
+    verifier = Verifier(
+        issuer=asked["issuer"],
+        keys=KeySet.from_jwks(asked["jwks"]),
+        audience=asked["audience"],
+        replay=replay,
+        revoked=lambda _, jti: jti in asked.get("revoked", ()),
+        **{name: asked[name] for name in ("skew", "accept_observed") if name in asked},
+    )
+    definition = asked.get("definition_sha256", "")
+    try:
+        verified = verifier.admit(
+            asked["method"], asked["params"], now=asked["now"], definition_sha256=definition
+        )
+    except ArtifactRefused as refused:
+        return str(refused.fault), {}
+    return "ok", {"jti": verified.claims["jti"], "tool": verified.claims["tctx"]["tool"]}
+
+
 READERS: Final[dict[str, Callable[[dict[str, Any]], Answer]]] = {
     "checkpoint": read_checkpoint,
     "proof": read_proof,
     "api-key": read_api_key,
     "canonical": read_canonical,
+    "artifact": read_artifact,
 }

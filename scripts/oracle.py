@@ -1,0 +1,119 @@
+"""Two engines that were written apart judge the same policies and calls, and must agree.
+
+    python scripts/oracle.py [--pairs 200000] [--seed N]
+
+One is guard/policy, the other tests/oracle.py, which reads docs/policy.md line by line. Prints how often
+they agreed on what, writes build/figures/oracle.json, and on a disagreement a minimal case; exit 1 then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import figures
+
+from guard.core.model import Allow, Call, Decision
+from guard.policy.decide import decide
+from guard.policy.document import load
+from tests import oracle
+
+sys.path.append(str(Path(__file__).parent.parent / "tests" / "oracle"))
+import strategies
+
+CALLS = 5  # for each policy
+Case = tuple[Call, dict[str, Any], Decision, Decision]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--pairs", type=int, default=200_000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    chance = random.Random(options.seed)  # noqa: S311  not a secret
+
+    answers: Counter[str] = Counter()
+    disagreements = 0
+    minimal: Case | None = None
+    while answers.total() < options.pairs:
+        choices: list[int] = []
+        judged = list(judge(recording(chance, choices), min(CALLS, options.pairs - answers.total())))
+        answers.update(describe(expected) for *_, expected in judged)
+        found = sum(oracle.differ(*case) for case in judged)
+        if found and minimal is None:
+            minimal = reduce(choices)
+        disagreements += found
+
+    for answer, count in answers.most_common():
+        print(f"{count:8}  {answer}")
+    print(f"{answers.total():8}  pairs with seed {options.seed}, {disagreements} disagreements")
+    if minimal is not None:
+        show(minimal)
+    figures.write("oracle", {"pairs": answers.total(), "disagreements": disagreements})
+    return 1 if disagreements else 0
+
+
+def judge(below: Callable[[int], int], calls: int) -> Iterator[Case]:
+    """One policy and calls near it, each with the engine's answer and the oracle's."""
+    document, drawn = strategies.case(below, calls)
+    policy = load(json.dumps(document).encode(), name="oracle.json")
+    for call in drawn:
+        yield call, document, decide(call, policy), oracle.decide(call, document)
+
+
+def describe(decision: Decision) -> str:
+    if isinstance(decision, Allow):
+        return " ".join(("allow", decision.mode, *decision.obligations))
+    return f"deny {decision.reason}"
+
+
+def recording(chance: random.Random, choices: list[int]) -> Callable[[int], int]:
+    def below(n: int) -> int:
+        choices.append(chance.randrange(n))
+        return choices[-1]
+
+    return below
+
+
+def reduce(choices: list[int]) -> Case:
+    """The plainest disagreement that is reached by lowering a choice and dropping some after it."""
+    case = disagreement(choices)
+    if case is None:
+        raise RuntimeError("the same choices gave another case; a decision must depend on nothing else")
+    while plainer := next(plainer_ones(choices), None):
+        choices, case = plainer
+    return case
+
+
+def plainer_ones(choices: list[int]) -> Iterator[tuple[list[int], Case]]:
+    for at, choice in enumerate(choices):
+        for instead in ([], *([lower] for lower in sorted({0, choice // 2, choice - 1} - {choice, -1}))):
+            for dropped in (32, 16, 8, 6, 5, 4, 3, 2, 1, 0):
+                plainer = [*choices[:at], *instead, *choices[at + 1 + dropped :]]
+                if case := disagreement(plainer):
+                    yield plainer, case
+
+
+def disagreement(choices: list[int]) -> Case | None:
+    """The first disagreement that these choices give; where they end, the plainest are taken."""
+    left = iter(choices)
+    judged = judge(lambda n: min(next(left, 0), n - 1), CALLS)
+    return next((case for case in judged if oracle.differ(*case)), None)
+
+
+def show(case: Case) -> None:
+    call, document, ours, theirs = case
+    print(json.dumps(document, indent=1))
+    for what in (call.principal, call.tool, call.params, call.facts, call.fault):
+        print(what)
+    print(f"guard/policy: {ours}\ntests/oracle: {theirs}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

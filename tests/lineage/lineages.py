@@ -1,0 +1,108 @@
+"""Stores to test with: one key, one origin, short names for the transactions that a Guard makes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+from guard.core.keys import SigningKey
+from guard.core.model import Conversation, Principal
+from guard.lineage.audit import Report, audit
+from guard.lineage.checkpoint import VerifierKey
+from guard.lineage.entry import Kind
+from guard.lineage.log import entry
+from guard.lineage.sqlite import SqliteStore
+from guard.lineage.store import CloseGrant, Effect, OpenGrant, Outcome, Place, Recorded, Transaction
+
+KEY: Final = SigningKey.load(bytes(range(32)))
+OTHER_KEY: Final = SigningKey.load(bytes(range(1, 33)))
+ORIGIN: Final = "guard.example/lineage"
+VKEY: Final = VerifierKey.of(ORIGIN, KEY.public)
+INSTANCE: Final = "0" * 32
+NOW: Final = 1_700_000_000_000
+TENANT: Final = "default"
+HOUSE: Final = Place(TENANT)
+
+
+def open_store(path: Path, *, key: SigningKey = KEY, origin: str = ORIGIN) -> SqliteStore:
+    return SqliteStore(path, key=key, origin=origin)
+
+
+def person(subject: str = "alice", *, tenant: str = TENANT) -> Principal:
+    return Principal(tenant, "launch", subject, "caller")
+
+
+def place(conversation: str = "talk", subject: str = "alice", *, tenant: str = TENANT) -> Place:
+    return Place(tenant, person(subject, tenant=tenant), Conversation(conversation, "meta"))
+
+
+def transaction(
+    kind: Kind,
+    call: str = "",
+    *effects: Effect,
+    where: Place | None = None,
+    now: int = NOW,
+    expects: dict[str, int] | None = None,
+    **fields: Any,
+) -> Transaction:
+    fields = fields or {"note": f"{kind} {call}"}
+    return Transaction(where or place(), entry(kind, call, fields), now, expects or {}, effects)
+
+
+def granted(call: str, *, instance: str = INSTANCE, **given: Any) -> Transaction:
+    return transaction(Kind.GRANTED, call, OpenGrant(call, instance), **given)
+
+
+def ended(call: str, kind: Kind = Kind.RETURNED, **given: Any) -> Transaction:
+    return transaction(kind, call, CloseGrant(call), **given)
+
+
+def house(kind: Kind, *effects: Effect, tenant: str = TENANT, now: int = NOW) -> Transaction:
+    return transaction(kind, "", *effects, where=Place(tenant), now=now)
+
+
+def recorded(store: SqliteStore, *batch: Transaction) -> list[Recorded]:
+    """Commit a batch of which all must be recorded."""
+    outcomes = store.apply(batch)
+    return [outcome for outcome in outcomes if _is_recorded(outcome)]
+
+
+def _is_recorded(outcome: Outcome) -> bool:
+    assert isinstance(outcome, Recorded), outcome
+    return True
+
+
+def checked(path: Path) -> Report:
+    return audit(path, [VKEY])
+
+
+def dump(path: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table."""
+    with closing(sqlite3.connect(path)) as db:
+        tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {name: sorted(db.execute(f"SELECT * FROM {name}").fetchall(), key=repr) for name in tables}  # noqa: S608
+
+
+def copied(source: Path, target: Path) -> Path:
+    """A copy by SQLite's own means, whatever is still in the write-ahead log."""
+    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
+        old.backup(new)
+    return target
+
+
+def changed(path: Path, *statements: str | tuple[str, Sequence[Any]]) -> int:
+    """Change a store's file behind Guard's back; how many rows were."""
+    with closing(sqlite3.connect(path)) as db, db:
+        count = 0
+        for statement in statements:
+            sql, values = (statement, ()) if isinstance(statement, str) else statement
+            count += db.execute(sql, values).rowcount
+        return count
+
+
+def leaves(path: Path) -> list[bytes]:
+    with closing(sqlite3.connect(path)) as db:
+        return [row[0] for row in db.execute("SELECT leaf FROM entries ORDER BY idx")]
