@@ -46,7 +46,7 @@ class Demo:
     def title(self, text: str) -> None:
         print(f"\n{text}")
 
-    def expect(self, what: str, found: object, wanted: object) -> None:
+    def expect(self, what: str, found: object, wanted: object = True) -> None:  # noqa: FBT002 - what is wanted is often just so
         if found != wanted:
             self.wrong.append(f"{what}: expected {wanted!r}, found {found!r}")
             print(f"      NOT AS EXPECTED: {found!r} instead of {wanted!r}")
@@ -68,9 +68,7 @@ class Demo:
     async def agent(self, key: str, server: str, policy: Path, command: list[str]) -> AsyncIterator[Client]:
         """A scripted agent: an MCP client of the SDK, with Guard in front of a tool server."""
         args = ["run", "--policy", str(policy), "--server", server, "--audience", server, "--", *command]
-        launch = StdioServerParameters(
-            command=str(BIN / "guard"), args=args, env=self.env(GUARD_API_KEY=key)
-        )
+        launch = StdioServerParameters(command=str(BIN / "guard"), args=args, env=self.env(GUARD_API_KEY=key))
         async with Client(launch) as client:
             yield client
 
@@ -82,7 +80,7 @@ class Demo:
         print(f"  {who}: {tool}({shown})")
         result = await client.call_tool(tool, arguments)
         decision = (result.meta or {}).get(DECISION)
-        self.count(decision is None)
+        self.count(permitted=decision is None)
         if decision is None:
             first = result.content[0].text.strip().splitlines() or [""]
             print(f"      PERMITTED  {first[0][:90]}")
@@ -94,7 +92,7 @@ class Demo:
         self.expect(f"{tool} is denied", decision["reason"], reason)
         return decision
 
-    def count(self, permitted: bool) -> None:
+    def count(self, *, permitted: bool) -> None:
         self.calls += 1
         self.permitted += permitted
         self.denied += not permitted
@@ -105,7 +103,7 @@ class Demo:
         return made["key"]
 
     def bank(self, server: Path = BANK / "server.py") -> list[str]:
-        issuer = json.loads((self.home / "keys" / "name.json").read_text())["name"]
+        issuer = self.guard("issuer").strip()
         return [
             sys.executable, str(server), "--issuer", issuer, "--jwks", str(self.folder / "jwks.json"),
             "--audience", "bank", "--replay", str(self.folder / "replay.db"), "--log", str(self.used),
@@ -166,15 +164,15 @@ async def bank_calls(demo: Demo, keys: dict[str, str]) -> None:
         for name, meta in (("the used artifact again", {ARTIFACT: used}), ("no artifact", None)):
             print(f"  straight: transfer with {name}")
             said = await refused(client, transfer, meta)
-            demo.count(said is None)
+            demo.count(permitted=said is None)
             print(f"      {'RAN' if said is None else f'REFUSED    {said}'}")
             wanted = "used before" if meta else "no artifact"
-            demo.expect(f"transfer with {name} is refused", wanted in (said or ""), True)
+            demo.expect(f"transfer with {name} is refused", wanted in (said or ""))
     demo.title("The tool server is replaced by one that describes `transfer` in other words")
     changed = demo.folder / "changed_server.py"
     text = (BANK / "server.py").read_text()
     changed.write_text(text.replace('"""Send money', '"""Send all the money', 1))
-    demo.expect("the definition was changed", changed.read_text() != text, True)
+    demo.expect("the definition was changed", changed.read_text() != text)
     async with demo.agent(keys["payer"], "bank", BANK / "policy.yaml", demo.bank(changed)) as client:
         await demo.call("payer", client, "transfer", transfer, "tool-changed")
 
@@ -203,9 +201,8 @@ async def containment(demo: Demo, command: list[str], keys: dict[str, str]) -> s
 
 def check(demo: Demo, conversation: str) -> bool:
     """Show the lineage, verify it, then flip one byte in a copy. Returns whether all stood."""
-    committer = next(
-        row for row in json.loads(demo.guard("lineage", "list", "--json")) if row["principal"].endswith("carl")
-    )
+    listed = json.loads(demo.guard("lineage", "list", "--json"))
+    committer = next(row for row in listed if row["principal"].endswith("carl"))
     demo.title(f"What the committer's conversation did, and why: guard lineage show {committer['id']}")
     print(demo.guard("lineage", "show", committer["id"]), end="")
     demo.title("Does the record stand? guard lineage verify")

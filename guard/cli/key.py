@@ -1,4 +1,4 @@
-"""`guard key` and `guard jwks`: who may call, and what others check artifacts with."""
+"""`guard key`, `guard jwks` and `guard issuer`: who may call, and what others check artifacts with."""
 
 from __future__ import annotations
 
@@ -110,6 +110,14 @@ def jwks(*, home: Path) -> None:
     """Print the key set that artifacts are checked with (RFC 7517)."""
     with told():
         emit(open_home(home, make=False).keys.jwks(), [], as_json=True)
+
+
+@click.command(epilog=EPILOG)
+@home_option
+def issuer(*, home: Path) -> None:
+    """Print this Guard's name: the `iss` of its artifacts."""
+    with told():
+        click.echo(open_home(home, make=False).name)
 
 
 def _end(text: str, now: int) -> int:

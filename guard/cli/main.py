@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "pin": "guard.cli.pin:pin",
     "key": "guard.cli.key:key",
     "jwks": "guard.cli.key:jwks",
+    "issuer": "guard.cli.key:issuer",
     "policy": "guard.cli.policy:policy",
     "lineage": "guard.cli.lineage:lineage",
     "verify": "guard.cli.verify:verify",

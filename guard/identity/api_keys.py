@@ -162,7 +162,9 @@ def authenticate(text: str | None, lookup: Callable[[str], ApiKeyRecord | None],
     """
     if not text:
         raise Refused(
-            Reason.NO_CREDENTIAL, "no API key was given", remedy="mint one with `guard key new`, and give it as GUARD_API_KEY"
+            Reason.NO_CREDENTIAL,
+            "no API key was given",
+            remedy="mint one with `guard key new`, and give it as GUARD_API_KEY",
         )
     presented = parse(text)
     record = lookup(presented.key_id)

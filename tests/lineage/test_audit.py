@@ -116,7 +116,8 @@ def test_an_untouched_copy_is_sound(original: Original, copy: Path) -> None:
     assert len(original.leaves) == report.entries == report.size == CALLS * 2 - len(OPEN) + DENIED + 3 == 55
     assert (report.granted, report.ended, report.denied) == (CALLS, CALLS - len(OPEN), DENIED)
     assert set(report.open) == OPEN
-    assert report.conversations == 7
+    assert len(report.chains) == 7
+    assert sum(report.chains.values()) == report.entries
     assert report.erased == 0
     assert report.root == b64(tree_hash(original.leaves))
 
