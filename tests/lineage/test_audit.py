@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -22,7 +23,8 @@ from guard.config.home import open_home
 from guard.core.canonical import b64
 from guard.lineage.audit import Report, audit
 from guard.lineage.checkpoint import Checkpoint, VerifierKey, parse_vkey, sign
-from guard.lineage.entry import Kind, parse
+from guard.lineage.entry import Kind, draft, parse
+from guard.lineage.entry import leaf as leaf_of
 from guard.lineage.merkle import Frontier
 from guard.lineage.sqlite import SqliteStore, StoreError
 from guard.lineage.store import Contain, SavePins, SavePolicy
@@ -344,7 +346,7 @@ def test_a_whole_older_state_needs_a_witness(original: Original, copy: Path) -> 
     changed(copy, ("UPDATE heads SET checkpoint = ?", (original.checkpoints[size],)))
     report = checked(copy)
     assert report.size == size < len(original.leaves)
-    assert [finding.what for finding in report.findings if "checkpoint" in finding.what] == []
+    assert report.sound
 
 
 def test_two_swapped_entries_are_found(original: Original, copy: Path) -> None:
@@ -534,3 +536,64 @@ def test_a_running_guard_does_not_disturb_an_audit(home: Path) -> None:
         assert writer.stdout is not None
         writer.stdout.close()
     assert sizes == sorted(sizes)
+
+
+# -- the page for outsiders ------------------------------------------------------------------------
+
+PAGE = Path(__file__).parents[2] / "docs" / "formats" / "lineage.md"
+BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def _page() -> tuple[dict[str, str], list[str]]:
+    found = BLOCK.findall(PAGE.read_text("utf-8"))
+    files = {name: text for kind, name, text in found if kind == "text"}
+    return files, [text for kind, _, text in found if kind == "python"]
+
+
+def _run(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    assert "guard." not in program.replace("guard.db", "")
+    return subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_leaf_on_the_page_is_one(tmp_path: Path) -> None:
+    """The page's example is what Guard writes for its fields, and its program opens it."""
+    files, (opens, _) = _page()
+    fields = {
+        "tenant": "default",
+        "principal": ["launch", "ada"],
+        "tool": "git_status",
+        "arguments": {"repo_path": "/src"},
+    }
+    made = draft(Kind.GRANTED, "pZ3Jw0m1uQvTx8bY6kRfAg", fields, bytes(range(64)))
+    data = files["leaf.json"].rstrip("\n").encode()
+    found = parse(data)
+    assert leaf_of(made, conversation=found.conversation, seq=4, prev=found.prev, at=found.at) == data
+    assert json.loads(files["disclosures.json"]) == list(made.disclosures)
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    done = _run(opens, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "".join(f"{name} = {json.dumps(value)}\n" for name, value in fields.items())
+    (tmp_path / "leaf.json").write_text(files["leaf.json"].replace('"Izta', '"IztA'))
+    assert _run(opens, tmp_path).returncode == 1
+
+
+def test_an_outsider_computes_the_root(original: Original, tmp_path: Path) -> None:
+    """The page's twenty lines find the signed root in a copy of the file, and not in a changed one."""
+    _, (_, computes) = _page()
+    assert len(computes.splitlines()) <= 25
+    copy = original.copy(tmp_path / "guard.db")
+    done = _run(computes, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{ORIGIN}: 55 entries, root ")
+    changed(copy, "UPDATE entries SET leaf = leaf || x'20' WHERE idx = 40")
+    assert _run(computes, tmp_path).returncode == 1
+
+
+def test_the_page_names_every_kind() -> None:
+    """No entry says something that the page does not explain."""
+    rows = [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| `")]
+    named = set(re.findall(r"`([\w-]+)`", " ".join(row.split("|")[1] for row in rows)))
+    assert {kind.value for kind in Kind} <= named

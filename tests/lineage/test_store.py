@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -289,7 +290,9 @@ def _writer(path: Path, name: str, start: Barrier) -> None:
         for n in range(ROUNDS):
             own, shared = f"{name}-{n}", place("shared", "everyone")
             recorded(store, granted(own, where=shared), granted(f"{own}b", where=place(name)))
+            time.sleep(0.002)  # SQLite's lock is not fair: let the others have it
             recorded(store, ended(own, where=shared), ended(f"{own}b", where=place(name)))
+            time.sleep(0.002)
 
 
 def _run_together(*targets: tuple[Any, ...]) -> None:

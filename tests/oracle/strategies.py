@@ -43,6 +43,7 @@ TOOL_GLOBS = {name: name for name in TOOLS} | {
     "r?ad": "réad",
     "*_all": "read_all",
     "w*e": "write",
+    "r*": "read",
     "?": "r",
     "**a*d*": "read",
     "*r*e*": "write",
@@ -52,9 +53,9 @@ TOOL_GLOBS = {name: name for name in TOOLS} | {
     "r.*": "r.",
 }
 # They sort otherwise than in a dictionary, and around "servers/git" and "tools/*:read".
-IDS = ("a", "a-b", "a.b", "a_b", "ab", "servers.x", "tools", "tools.x", "tools-x")
+IDS = ("a", "a-b", "a.b", "a_b", "ab", "servers.x", "tools.x", "tools-x", "tools0", "u")
 
-NUMBERS = (1, 0, 2, 3, -1, 10, 0.5, 1.0, 2.5, -0.0, 1.1, 1.005, 1e300, 2**53 - 1, -(2**53 - 1))
+NUMBERS = (1, 0, 2, 3, -1, 10, 0.5, 1.0, 2.5, -0.0, 0.29, 1.005, 1e300, 2**53 - 1, -(2**53 - 1))
 TEXTS = (
     *("a", "", "b", "ab", "abc", "A1", "é", "\U0001f600", "a/b", "~", "agent/x"),
     *("2024-02-29", "2023-02-29", "me@example.com", "nobody", "1.2.3.4", "1.2.3.400", "::1", ":::"),
@@ -150,7 +151,7 @@ def _roles(dice: Dice) -> Document:
 
 def _tool_rule(dice: Dice, ids: Iterator[str]) -> Document:
     rule: Document = {
-        "match": dice.one(list(TOOL_GLOBS)),
+        "match": dice.one(("read", "*", "r*", "*", "r*", *TOOL_GLOBS)),
         "scopes": dice.some(SCOPES, 0, dice.one((0, 1, 1, 2))),
     }
     if dice.once_in(3):
@@ -165,7 +166,7 @@ def _schema_rule(dice: Dice, ids: Iterator[str], document: Document) -> Document
     tools: list[Any] = []
     for _ in range(1 + dice.below(2)):
         listed = dice.one(document["tools"])["match"]
-        name = dice.one((TOOL_GLOBS[listed], listed, dice.one(list(TOOL_GLOBS))))
+        name = dice.one((TOOL_GLOBS[listed], listed, listed, dice.one(list(TOOL_GLOBS))))
         if dice.once_in(3):
             tools.append({"match": name, "server": dice.one(list(SERVER_GLOBS))})
         else:
@@ -265,7 +266,7 @@ NUMBER_KEYWORDS: dict[str, tuple[Any, ...]] = {
     "maximum": (10, 3, 2.5),
     "exclusiveMinimum": (0, -2),
     "exclusiveMaximum": (3, 1e300),
-    "multipleOf": (1, 0.01, 3, 0.5),
+    "multipleOf": (0.01, 0.01, 3),
     "enum": ([1, 2], [1.0, "1"], [0, True], [False, 2.5], [[1], {"n": 1}, -1]),
     "const": NUMBERS,
 }
@@ -353,7 +354,7 @@ def _plausible(dice: Dice) -> Document:
             case _ if dice.once_in(8):
                 arguments[field] = dice.one((*SCALARS, [], {}))
             case "n":
-                arguments[field] = dice.one((1, 19.99, *NUMBERS))
+                arguments[field] = dice.one((1, 19.99, 0.29, 0.07, *NUMBERS))
             case "l":
                 arguments[field] = dice.some((*TEXTS[:4], "a", *NUMBERS[:4], 1.0, True, None), 0, 4)
             case "o":
