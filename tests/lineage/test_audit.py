@@ -275,18 +275,14 @@ def _renumbered(path: Path, kept: list[bytes]) -> Frontier:
         frontier, made = frontier.append(tree_hash([leaf]))
         nodes += [(0, *node) for node in made]
     with closing(sqlite3.connect(path)) as db, db:
-        payloads = dict(
-            db.execute(
-                "SELECT e.leaf, p.disclosures FROM entries e JOIN payloads p USING (log, idx)"
-            ).fetchall()
-        )
+        places = "SELECT e.conversation, e.seq, p.disclosures FROM entries e JOIN payloads p USING (log, idx)"
+        payloads = {(conversation, seq): found for conversation, seq, found in db.execute(places)}
         for table in ("entries", "payloads", "nodes"):
             db.execute(f"DELETE FROM {table}")  # noqa: S608
         db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", rows)
         db.executemany("INSERT INTO nodes VALUES (?, ?, ?, ?)", nodes)
-        db.executemany(
-            "INSERT INTO payloads VALUES (0, ?, ?)", [(n, payloads[leaf]) for n, leaf in enumerate(kept)]
-        )
+        beside = [(row[1], payloads[row[2], row[3]]) for row in rows]
+        db.executemany("INSERT INTO payloads VALUES (0, ?, ?)", beside)
         heads = {found.conversation: (found.seq, leaf) for leaf in kept for found in [parse(leaf)]}
         for conversation, (seq, leaf) in heads.items():
             db.execute(
@@ -407,19 +403,47 @@ def test_a_second_ending_is_found(original: Original, copy: Path) -> None:
     assert any("signs 55 entries, 56 stand" in finding.what for finding in report.findings)
 
 
-def _signed_over(original: Original, path: Path, kept: list[bytes]) -> list[str]:
+def _signed_over(path: Path, kept: list[bytes]) -> list[str]:
     """What is found if even the key's holder signs a log of these leaves."""
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("DROP INDEX chain")
+    changed(path, "DROP INDEX chain")
     frontier = _renumbered(path, kept)
     note = sign(Checkpoint(ORIGIN, frontier.size, frontier.root()), KEY)
     changed(path, ("UPDATE heads SET checkpoint = ?", (note,)))
     return [finding.what for finding in checked(path).findings]
 
 
+@pytest.mark.parametrize(("old", "new"), [(b'"contained"', b'"released"'), (b'"call":""', b'"call":"x"')])
+def test_a_rewritten_leaf_is_another_tree(original: Original, copy: Path, old: bytes, new: bytes) -> None:
+    """The newest leaf rewritten, and everything that follows from it: only the signature is in the way."""
+    forged = original.leaves[-1].replace(old, new)
+    assert forged != original.leaves[-1]
+    _renumbered(copy, [*original.leaves[:-1], forged])
+    assert [finding.what for finding in checked(copy).findings] == ["the checkpoint signs another tree"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        (b'"at":17', b'"at":16', "the time runs backwards"),
+        (b'"kind":"contained"', b'"kind":"unknown"', "an ending without its grant, or a second one"),
+        (b'"kind":"contained"', b'"kind":"granted"', "a grant under the id of an open one"),
+        (b'"prev":"', b'"prev":"A', "the chain is broken: `prev` is not the entry before"),
+    ],
+)
+def test_not_even_the_keys_holder_writes_nonsense(
+    original: Original, copy: Path, old: bytes, new: bytes, what: str
+) -> None:
+    """What no Guard writes is found under a genuine signature too."""
+    forged = original.leaves[-1].replace(old, new)
+    if new.endswith(b'"granted"'):
+        forged = forged.replace(b'"call":""', b'"call":"call-20"')
+    assert forged != original.leaves[-1]
+    assert _signed_over(copy, [*original.leaves[:-1], forged]) == [what]
+
+
 def test_not_even_the_keys_holder_takes_out_an_entry(original: Original, copy: Path) -> None:
     """Who signs a new tree over fewer entries still breaks the chain of the conversation."""
-    found = _signed_over(original, copy, original.leaves[:20] + original.leaves[21:])
+    found = _signed_over(copy, original.leaves[:20] + original.leaves[21:])
     assert any("a gap" in what for what in found)
     assert any("the chain is broken" in what for what in found)
     assert not any("checkpoint" in what for what in found)
@@ -520,7 +544,9 @@ def test_a_running_guard_does_not_disturb_an_audit(home: Path) -> None:
         "store = open_home(Path(sys.argv[1])).store(); print('writing', flush=True);"
         "[recorded(store, granted(f'x{n}')) for n in range(100000)]"
     )
-    writer = subprocess.Popen([sys.executable, "-c", script, str(home)], stdout=subprocess.PIPE)
+    writer = subprocess.Popen(
+        [sys.executable, "-c", script, str(home)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
     try:
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"writing\n"

@@ -177,6 +177,17 @@ async def test_what_is_queued_at_the_end_is_committed(tmp_path: Path) -> None:
     assert (report.findings, report.open, report.ended) == ([], [], 20)
 
 
+async def test_what_comes_while_the_log_ends_is_refused(tmp_path: Path) -> None:
+    """A call that is late by a moment gets an answer: nobody waits for a writer that is gone."""
+    async with logging(tmp_path / "db") as (log, _):
+        log._queue.put(None)  # the end, as `close` says it
+        late = log.enqueue(granted("late"))
+        await log.close()
+        with pytest.raises(Refused):
+            late.result(PATIENCE)
+    assert leaves(tmp_path / "db") == []
+
+
 # -- a log that fails stops granting ---------------------------------------------------------------
 
 
