@@ -111,7 +111,12 @@ def verify_lineage(*, conversation: str | None, home: Path, as_json: bool) -> No
         if conversation is not None:
             if conversation not in report.chains:
                 raise no_conversation(conversation)
-            report.findings = [found for found in report.findings if found.conversation in {"", conversation}]
+            # A damaged row names its own conversation: what names an entry is never left out.
+            report.findings = [
+                found
+                for found in report.findings
+                if found.entry is not None or found.conversation in {"", conversation}
+            ]
             click.echo(f"{conversation}: {report.chains[conversation]} entries; of the whole log:", err=True)
         tell(report, as_json=as_json)
 
@@ -143,6 +148,8 @@ def tell(report: Report, *, as_json: bool) -> None:
         f"{report.entries} entries in {report.conversations} conversations: {kinds}",
         *(f"open: {call} was granted and has no ending yet" for call in report.open),
     ]
+    if report.erased:
+        lines.append(f"erased: {report.erased} entries can no longer be read")
     if report.size is not None:
         lines.append(f"checkpoint: {report.size} entries, root {report.root}")
     for found in report.findings:

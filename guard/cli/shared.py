@@ -74,7 +74,7 @@ def emit(value: Any, lines: Iterator[str] | list[str], *, as_json: bool) -> None
         click.echo(json.dumps(value, indent=2, ensure_ascii=True))
     else:
         for line in lines:
-            click.echo(printable_lines(line))
+            click.echo(printable(line))
 
 
 def printable_lines(text: str) -> str:

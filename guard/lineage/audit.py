@@ -106,6 +106,7 @@ class _Audit:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._report = Report()
+        self._who: dict[str, tuple[Any, ...]] = {}
         self._chains: dict[str, _Chain] = {}
         self._open: dict[str, int] = {}
         self._last = 0
@@ -207,6 +208,13 @@ class _Audit:
             return
         if len(fields) != len(leaf.digests):
             self._find(row.index, leaf.conversation, "a field is missing beside the leaf")
+        self._named(leaf.conversation, fields)
+
+    def _named(self, conversation: str, fields: dict[str, Any]) -> None:
+        """Whose conversation its entries say that it is."""
+        match fields:
+            case {"tenant": tenant, "principal": [issuer, subject], "conversation": {"id": given}}:
+                self._who.setdefault(conversation, (tenant, issuer, subject, given))
 
     def _node(self, level: int, index: int, node: bytes, entry: int) -> None:
         try:
@@ -221,10 +229,16 @@ class _Audit:
         for row in read_conversations(self._db):
             unlisted.discard(row.id)
             chain = self._chains.get(row.id, _Chain())
+            who = (row.tenant, row.issuer, row.subject, row.given)
+            if self._who.get(row.id, who) != who:
+                self._find(None, row.id, "it is filed under another caller than its entries name")
             if (row.entries, row.head) != (chain.entries, chain.head):
                 self._find(None, row.id, f"{row.entries} entries were recorded, {chain.entries} stand here")
         for conversation in sorted(unlisted):
             self._find(None, conversation, "the conversation is not listed")
+        owed = {row[0] for row in self._db.execute("SELECT call FROM open_grants")}
+        if owed != set(self._open):
+            self._find(None, "", "the open grants are not those that the entries leave open")
 
     def _checkpoint(self, frontier: merkle.Frontier, vkeys: list[VerifierKey]) -> None:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -60,7 +61,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         if not read_only:
-            db.execute("PRAGMA journal_mode=WAL")
+            _use_wal(db)
             db.execute("PRAGMA synchronous=FULL")
         db.execute("PRAGMA foreign_keys=ON")
         found = db.execute("PRAGMA user_version").fetchone()[0]
@@ -73,6 +74,20 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             remedy="use the Guard that wrote it",
         )
     return db
+
+
+def _use_wal(db: sqlite3.Connection) -> None:
+    """Switch to WAL. The switch ignores SQLite's own busy timeout, so it is tried again here."""
+    end = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 class SqliteStore:

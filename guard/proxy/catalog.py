@@ -14,12 +14,14 @@ from typing import Any, Final
 import orjson
 
 from guard.core.canonical import NotIJson, canonical, sha256, write
+from guard.core.errors import Reason, Refused
 from guard.core.model import SCOPES_META, Pin, Tool
 from guard.lineage.store import PinRow, pins_version
 
 INSTRUCTIONS: Final = ""
 """The pin under the empty name is the server's `instructions`: they reach the model as well."""
 UNPINNABLE: Final = ""
+MAX_REFRESHES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,24 +83,31 @@ class Catalog:
         self._declared: dict[str, frozenset[str]] = {}
         self._pinned_at = -1
         self._live: dict[str, Listed] = {}
-        self._stale = True
+        self._wanted, self._seen = 1, 0
         self._refreshing = asyncio.Lock()
 
     def forget(self) -> None:
         """The server says that its tools changed: ask again before the next call is bound."""
-        self._stale = True
+        self._wanted += 1
 
     async def fresh(self) -> None:
-        """Ask the server for its tools, if what is known is stale. Raises Refused as `list_tools`."""
-        if self._stale:
+        """Ask the server for its tools, if what is known is stale.
+
+        Whoever comes while the server is being asked waits: the old answer is not good any more.
+
+        Raises:
+            Refused: as `list_tools`; or the tools change faster than they can be listed.
+        """
+        for _ in range(MAX_REFRESHES):
+            if self._seen == self._wanted:
+                return
             async with self._refreshing:
-                if self._stale:
-                    self._stale = False
-                    try:
-                        self._live = listed(await self._list_tools())
-                    except BaseException:
-                        self._stale = True
-                        raise
+                if self._seen != self._wanted:
+                    asked = self._wanted
+                    self._live = listed(await self._list_tools())
+                    self._seen = asked
+        if self._seen != self._wanted:
+            raise Refused(Reason.UPSTREAM_UNAVAILABLE, "the tool server's tools do not stand still")
 
     def at(self, versions: Mapping[str, int]) -> None:
         """Read the pins again if the store's version of them moved."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guard.core.errors import Reason
+from guard.core.model import Parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,13 @@ class Flight:
         on_progress: hears the params of each progress notification that the server sends for it.
         cancelled: whether the client called it off.
         ending: resolved once, by whoever knows first.
+        parent: the artifact that came with it, once it was looked at: it can be used up only once.
     """
 
     on_progress: Callable[[dict[str, Any]], None] | None = None
     cancelled: bool = False
     ending: asyncio.Future[Ending] | None = field(default=None, repr=False)
+    parent: Parent | None = None
 
     def cancel(self) -> None:
         """The client no longer waits. Before dispatch nothing is sent, after it nobody knows."""

@@ -89,7 +89,8 @@ def _why(error: Exception) -> tuple[Deny, bool]:
     """What a step's failure is called, and whether integrity was hurt."""
     if isinstance(error, ArtifactRefused):
         tampered = error.fault in {Fault.TOOL, Fault.ARGUMENTS, Fault.DEFINITION}
-        return Deny(Reason.INTEGRITY if tampered else Reason.ARTIFACT_INVALID), True
+        timely = error.fault not in {Fault.EXPIRED, Fault.NOT_YET_VALID}  # a clock hurts no integrity
+        return Deny(Reason.INTEGRITY if tampered else Reason.ARTIFACT_INVALID), timely
     if isinstance(error, Refused):
         return Deny(error.reason, pointer=error.pointer), error.reason is Reason.ARTIFACT_MISSING
     return Deny(Reason.UNEXPECTED), False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -76,7 +77,12 @@ def _masked(text: bytes) -> bytes:
 
 
 def _original(part: bytes, masked: bytes, line: bytes) -> bytes:
-    found = {line[spot.start() : spot.start() + len(part)] for spot in re.finditer(re.escape(part), masked)}
+    if not part:
+        return part
+    found, at = set[bytes](), masked.find(part)
+    while at >= 0:
+        found.add(line[at : at + len(part)])
+        at = masked.find(part, at + 1)
     if len(found) != 1:
         raise Garbage("two parts of the message differ in lone surrogates only")
     return found.pop()
@@ -97,10 +103,10 @@ def read_object(raw: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
         raise Garbage(str(error)) from None
 
 
-def value_of(raw: bytes | msgspec.Raw) -> Any:
+def value_of(raw: bytes | msgspec.Raw, of_members: Callable[[list[tuple[str, Any]]], Any] = dict) -> Any:
     """A part, read whole. Raises Garbage."""
     try:
-        return json.loads(bytes(raw), parse_constant=_no_constant)
+        return json.loads(bytes(raw), parse_constant=_no_constant, object_pairs_hook=of_members)
     except (ValueError, RecursionError) as error:
         raise Garbage(str(error)) from None
 
@@ -119,29 +125,20 @@ def without_own_meta(raw: bytes) -> bytes:
     """
     if not any(mark in raw for mark in _SUSPECT):
         return raw
-    value = value_of(raw)
-    if not _strip(value):
+    found = False
+
+    def stripped(members: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal found  # seen here even where a later member of the same name hides it
+        found = found or any(name.startswith(OWN_META_PREFIX) for name, _ in members)
+        return {name: member for name, member in members if not name.startswith(OWN_META_PREFIX)}
+
+    value = value_of(raw, stripped)
+    if not found:
         return raw
     try:
         return json.dumps(value, allow_nan=False).encode()
     except ValueError as error:
         raise Garbage(str(error)) from None
-
-
-def _strip(value: Any) -> bool:
-    """Take Guard's keys out of every object below; True if there were any."""
-    found = False
-    stack = [value]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, dict):
-            for name in [name for name in node if name.startswith(OWN_META_PREFIX)]:
-                del node[name]
-                found = True
-            stack.extend(node.values())
-        elif isinstance(node, list):
-            stack.extend(node)
-    return found
 
 
 def completed(raw: bytes) -> bytes:

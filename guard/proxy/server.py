@@ -21,6 +21,7 @@ from guard.proxy.wire import Malformed, Notification, Request
 from guard.proxy.world import Gate
 
 MAX_IN_FLIGHT: Final = 1024
+CALLED_OFF_SECONDS: Final = 2.0
 OWN_INFO: Final = {"name": "guard-mcp", "version": __version__}
 _EXTENSIONS: Final[dict[str, Any]] = {EXTENSION: {}}
 _NOBODY: Final = frozenset({Reason.NO_CREDENTIAL, Reason.INVALID_KEY, Reason.EXPIRED_KEY, Reason.REVOKED_KEY})
@@ -78,7 +79,9 @@ class Session:
         for message in list(self._in_flight.values()):
             message.flight.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks, timeout=CALLED_OFF_SECONDS)
+        for task in self._tasks:  # still asking the server something; an open grant ends at the next start
+            task.cancel()
 
     def tools_changed(self) -> None:
         """The server's tools changed: tell a handshake-era client, if what it may see did."""
@@ -157,6 +160,7 @@ class Session:
         return wire.result(message.id, {})
 
     async def _initialize(self, message: Request) -> bytes:
+        self._gate.identify()
         asked = message.params.get("protocolVersion")
         if not isinstance(asked, str):
             raise Malformed(wire.INVALID_PARAMS, "protocolVersion is not a string", message.id)
@@ -170,6 +174,7 @@ class Session:
         return wire.result(message.id, about | self._instructions())
 
     async def _discover(self, message: Request) -> bytes:
+        self._gate.identify()
         about = {
             "supportedVersions": list(eras.MODERN),
             "capabilities": {"tools": {}, "extensions": _EXTENSIONS},

@@ -284,7 +284,7 @@ class Upstream(asyncio.SubprocessProtocol):
         for line in lines:
             try:
                 self._hear(read_line(line))
-            except Garbage as garbage:
+            except (Garbage, TypeError, ValueError) as garbage:
                 print(f"guard: the tool server wrote no message: {printable(str(garbage))}", file=sys.stderr)  # noqa: T201
 
     def _hear(self, line: Line) -> None:

@@ -30,6 +30,8 @@ NOT_AUTHENTICATED: Final = 4401
 
 MAX_NAME: Final = 256
 MAX_ID: Final = 256
+MAX_DIAGNOSED: Final = 1024 * 1024
+"""Bytes of a faulty message that the slow reader looks at."""
 MAX_POINTER: Final = 200
 TRACE_KEYS: Final = ("traceparent", "tracestate", "baggage")
 CALL: Final = "tools/call"
@@ -193,6 +195,8 @@ def _read(line: bytes) -> tuple[Any, NotIJson | None]:
         return read(line), None
     except (NotJson, NotIJson):
         pass
+    if len(line) > MAX_DIAGNOSED:
+        raise Malformed(INVALID_REQUEST, "not strict JSON, and too large to say where")
     try:
         return diagnose(line)
     except NotJson as error:

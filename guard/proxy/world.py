@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from guard.artifact.grant import Grant, Issuer
 from guard.artifact.verify import ArtifactRefused, VerifiedGrant, Verifier
-from guard.core.canonical import b64, sha256
+from guard.core.canonical import b64, sha256, write
 from guard.core.errors import Reason, Refused
 from guard.core.model import (
     CONVERSATION_META,
@@ -50,6 +50,8 @@ from guard.proxy.upstream import Upstream
 OBLIGATIONS: Final = frozenset({"observed"})
 """What this enforcement point can do: mark artifact and entry as observed."""
 ID_BYTES: Final = 16
+MAX_KEPT: Final = 64 * 1024
+"""Bytes of a denied call's params that are kept; of larger ones only the digest is."""
 _KINDS: Final = {Returned: Kind.RETURNED, Failed: Kind.FAILED, Unknown: Kind.UNKNOWN}
 
 
@@ -135,6 +137,8 @@ class Gate:
             (self.catalog.server, name),
             own_only=self.policy.may_assert_conversations(principal.role),
         )
+        if self.identify(message) != principal:  # asked after the versions were read, or step 6 sees no move
+            raise Refused(Reason.UNEXPECTED, "the credential changed its meaning")
         self.catalog.at(snapshot.versions)
         now = self._clock()
         facts = Facts(
@@ -170,8 +174,8 @@ class Gate:
     def _parent(self, message: wire.Request, now: int) -> Parent | None:
         """An artifact that came along: noted, believed only from a trusted issuer, never passed on."""
         token = message.artifact
-        if token is None:
-            return None
+        if token is None or message.flight.parent is not None:
+            return message.flight.parent
         digest = sha256(token.encode("utf-8", "replace"))
         for verifier in self._parents:
             try:
@@ -180,7 +184,8 @@ class Gate:
                 )
             except ArtifactRefused:
                 continue
-            return Parent("verified", digest, verified.claims["txn"])
+            message.flight.parent = Parent("verified", digest, verified.claims["txn"])
+            return message.flight.parent
         return Parent("claimed", digest)
 
     # -- 4, 5 ----------------------------------------------------------------------------------
@@ -255,7 +260,10 @@ class Gate:
         return Transaction(place, entry(kind, call.id, fields), self._clock(), effects=effects)
 
     def _denied(self, call: Call, deny: Deny) -> Transaction:
-        fields = self._asked(call) | {
+        asked = self._asked(call)
+        if len(write(call.params)) > MAX_KEPT:
+            asked["arguments"] = None
+        fields = asked | {
             "decision": {"reason": deny.reason, "rule": deny.rule, "pointer": deny.pointer},
             "args_sha256": None if call.fault else args_sha256(call.params),
         }

@@ -162,6 +162,43 @@ async def test_a_server_is_asked_once_however_many_wait() -> None:
     assert asked == 3
 
 
+async def test_nobody_binds_to_the_old_list_while_the_new_one_is_fetched() -> None:
+    """Who comes while the server is being asked waits for its answer, also if it changed meanwhile."""
+    go, lists = asyncio.Event(), iter(([tool("t")], [tool("t", title="x")], [tool("t", title="y")]))
+
+    async def tools() -> list[dict[str, Any]]:
+        answer = next(lists)
+        if "title" in answer[0]:
+            await go.wait()
+        return answer
+
+    found = catalog([tool("t")], tools)
+    await found.fresh()
+    found.forget()
+    first = asyncio.ensure_future(found.fresh())
+    await asyncio.sleep(0)
+    second = asyncio.ensure_future(found.fresh())
+    await asyncio.sleep(0)
+    assert not second.done()
+    found.forget()  # the server says so again while it is still answering
+    go.set()
+    await asyncio.gather(first, second)
+    assert found.tool("t").pin is Pin.CHANGED
+    assert next(lists, None) is None
+
+
+async def test_tools_that_do_not_stand_still_are_not_bound() -> None:
+    """A server that announces a change with every list is not listed for ever."""
+
+    async def tools() -> list[dict[str, Any]]:
+        found.forget()
+        return [tool("t")]
+
+    found = catalog([tool("t")], tools)
+    with pytest.raises(Refused):
+        await found.fresh()
+
+
 async def test_pins_are_read_again_when_their_version_moved() -> None:
     """An operator's `guard pin` takes effect on the next call, without a restart."""
     pins: list[PinRow] = []

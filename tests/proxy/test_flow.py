@@ -231,7 +231,6 @@ def test_a_caller_who_is_no_longer_one_is_not_tried_again() -> None:
     [
         (Fault.SIGNATURE, Reason.ARTIFACT_INVALID),
         (Fault.REPLAYED, Reason.ARTIFACT_INVALID),
-        (Fault.EXPIRED, Reason.ARTIFACT_INVALID),
         (Fault.ARGUMENTS, Reason.INTEGRITY),
         (Fault.TOOL, Reason.INTEGRITY),
         (Fault.DEFINITION, Reason.INTEGRITY),
@@ -242,6 +241,14 @@ def test_an_artifact_that_does_not_verify_hurts_integrity(fault: Fault, reason: 
     world = World(breaks=(Break("verify", raises=lambda: ArtifactRefused(fault, "broken")),))
     live(world)
     assert world.endings == [Failed(reason, integrity=True)]
+
+
+@pytest.mark.parametrize("fault", [Fault.EXPIRED, Fault.NOT_YET_VALID])
+def test_a_clock_that_jumps_hurts_no_integrity(fault: Fault) -> None:
+    """An artifact that is not of its time is not sent, and contains nothing."""
+    world = World(breaks=(Break("verify", raises=lambda: ArtifactRefused(fault, "broken")),))
+    live(world)
+    assert world.endings == [Failed(Reason.ARTIFACT_INVALID, integrity=False)]
 
 
 @pytest.mark.parametrize("after", [False, True])

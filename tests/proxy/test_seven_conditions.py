@@ -142,6 +142,29 @@ async def test_invalid_api_key_from_the_next_call_on(
     assert [*scene.settled().values()] == [["granted", "returned"]]
 
 
+async def test_invalid_api_key_that_was_revoked_while_the_tools_were_listed(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key ends after the caller was identified and before the facts were read: nothing is sent."""
+    text, key_id = a_key(scene)
+    monkeypatch.setenv("GUARD_API_KEY", text)
+    caught: list[Guarded] = []
+    async with scene.guarded(role=None, wrap=caught.append) as client:
+        assert "isError" not in (await client.call(text="while valid"))["result"]
+        catalog = caught[0].catalog
+        listing = catalog._list_tools
+
+        async def slow() -> list[dict[str, Any]]:
+            with scene.store() as store:
+                record(store, Kind.REVOKED, {"key_id": key_id}, RevokeKey(key_id))
+            return await listing()
+
+        catalog._list_tools = slow
+        catalog.forget()
+        assert reason(await client.call(text="after the revocation")) == "revoked-key"
+    assert len(scene.received()) == 1
+
+
 # -- 2 -------------------------------------------------------------------------------------------
 
 
@@ -527,7 +550,6 @@ ATTACKS: dict[str, Wrap] = {
     "garbage": token(lambda data: b"\xff" * 100),
     "another signer": another_signer,
     "used before": used_before,
-    "too late": too_late,
 }
 
 
@@ -536,3 +558,12 @@ async def test_cryptographic_verification_failure(scene: Scene, attack: str) -> 
     """An artifact that does not verify with public keys alone: nothing is sent, and it is contained."""
     async with contained_afterwards(scene, ATTACKS[attack], "artifact-invalid"):
         pass
+
+
+async def test_an_artifact_that_came_too_late_contains_nothing(scene: Scene) -> None:
+    """A clock that jumps between signing and checking: nothing is sent, and nobody is put out of use."""
+    async with scene.guarded(wrap=too_late) as client:
+        assert reason(await client.call(text="late")) == "artifact-invalid"
+        assert scene.received() == []
+        assert scene.contained() == []
+    assert [*scene.settled().values()] == [["granted", "failed"]]
