@@ -19,9 +19,9 @@ from guard.core.canonical import b64
 from guard.core.errors import GuardError, printable
 from guard.lineage import merkle
 from guard.lineage.checkpoint import Checkpoint, VerifierKey, open_checkpoint
+from guard.lineage.database import StoreError, connect
 from guard.lineage.entry import ENDINGS, GENESIS, Kind, Leaf, opened, parse
 from guard.lineage.rows import read_checkpoint, read_conversations, read_entries, read_head, read_node
-from guard.lineage.sqlite import StoreError, connect
 from guard.lineage.store import EntryRow
 
 

@@ -42,10 +42,14 @@ def tool_target(server: str, name: str) -> str:
     return canonical([server, name]).decode()
 
 
-def version(db: sqlite3.Connection, tenant: str, key: str) -> int:
-    """A version's number, 0 where it never moved."""
-    row = db.execute("SELECT version FROM versions WHERE tenant = ? AND key = ?", (tenant, key)).fetchone()
-    return int(row[0]) if row else 0
+MOVING_NOTHING: Final = (OpenGrant, CloseGrant, UseKey, SaveKey, SaveSetting)
+"""Effects that move no version."""
+
+
+def versions(db: sqlite3.Connection, tenant: str) -> dict[str, int]:
+    """Every version that ever moved; any other is 0."""
+    rows = db.execute("SELECT key, version FROM versions WHERE tenant = ?", (tenant,))
+    return dict(rows.fetchall())
 
 
 def _bump(db: sqlite3.Connection, tenant: str, key: str) -> None:

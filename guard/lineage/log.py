@@ -1,7 +1,11 @@
-"""The log's writer: group commit in one thread, and a log that fails stops granting.
+"""The log's writer: group commit, and a log that fails stops granting.
 
 What waits together is committed together: one transaction, one sync, one checkpoint. Nothing is
 dropped: a transaction is durable, or its future carries the reason why not.
+
+While commits are quick they are made on the event loop itself, once a turn: two threads that both
+want the interpreter cost several times what the commit does. A slow disk, or another process that
+holds the file, sends them to a thread, so that nothing else waits for it.
 """
 
 from __future__ import annotations
@@ -13,16 +17,23 @@ import queue
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from threading import Thread
+from threading import Thread, current_thread
 from typing import Any, Final
 
 from guard.core.errors import Reason, Refused
 from guard.lineage.entry import SALT_BYTES, Draft, Kind, draft
-from guard.lineage.store import Outcome, Store, Transaction
+from guard.lineage.store import Busy, Outcome, Store, Transaction
 
 MAX_BATCH: Final = 256
 PATIENCE: Final = 0.02
 """Seconds that an entry nobody waits for may wait for company."""
+IN_PLACE: Final = 0.01
+"""Seconds that a commit may wait for the disk on the loop: more than a quick disk needs."""
+THREAD_SECONDS: Final = 0.25
+"""How long commits are left to the thread after one was slow."""
+BUSY_SECONDS: Final = 10.0
+"""How long the thread waits for another process to let go of the store."""
+_NAME: Final = "guard-log"
 
 
 def entry(kind: Kind, call: str, fields: Mapping[str, Any]) -> Draft:
@@ -30,28 +41,43 @@ def entry(kind: Kind, call: str, fields: Mapping[str, Any]) -> Draft:
     return draft(kind, call, fields, os.urandom(SALT_BYTES * len(fields)))
 
 
-_Item = tuple[Transaction, "Future[Outcome]", bool]
+Waiting = Future[Outcome] | asyncio.Future[Outcome]
+_Item = tuple[Transaction, Waiting, bool]
 """A transaction, who waits for it, and whether anyone does."""
 
 
 class Log:
-    """One writer over one store.
+    """One writer over one store. It belongs to one event loop.
 
     Args:
-        store: where entries go. Its `apply` is called by the writer's thread only.
-        on_failure: told once, in the writer's thread, what stopped the log.
+        store: where entries go. Its `apply` is called by the writer only.
+        on_failure: told once what stopped the log, on whichever thread noticed.
+        in_place: seconds that a commit may wait for the disk and the next still be made on the loop; 0
+            for never.
 
     Attributes:
         failure: what stopped the log; None while it works. Once set it stays: what the failed
             commit left behind is settled at the next start.
     """
 
-    def __init__(self, store: Store, on_failure: Callable[[BaseException], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        on_failure: Callable[[BaseException], None] = lambda _: None,
+        *,
+        in_place: float = 0.0,
+    ) -> None:
         self.store = store
         self._on_failure = on_failure
         self.failure: BaseException | None = None
+        self._in_place = in_place
+        self._thread_until = 0.0
+        self._here: list[_Item] = []
+        self._turn: asyncio.Handle | None = None
+        self._late: asyncio.TimerHandle | None = None
+        self._put_away = self._done_away = 0
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
-        self._thread = Thread(target=self._run, name="guard-log", daemon=True)
+        self._thread = Thread(target=self._run, name=_NAME, daemon=True)
         self._thread.start()
 
     async def commit(self, transaction: Transaction) -> Outcome:
@@ -60,28 +86,84 @@ class Log:
         Raises:
             Refused: STORE_UNAVAILABLE; what became of the transaction is settled at the next start.
         """
-        # A waiter that is cancelled must not cancel the commit: shield it.
-        return await asyncio.shield(asyncio.wrap_future(self._put(transaction, waited_for=True)))
+        # A waiter that is cancelled must not cancel the commit: its future is not the transaction's.
+        future = self._put(transaction, waited_for=True)
+        if isinstance(future, asyncio.Future):
+            return await future
+        return await asyncio.shield(asyncio.wrap_future(future))
 
-    def enqueue(self, transaction: Transaction) -> Future[Outcome]:
+    def enqueue(self, transaction: Transaction) -> Waiting:
         """Queue a transaction for the next group commit, at most PATIENCE away.
 
         Nobody waits for it, so it does not make a commit of its own while one is likely to come:
         the next grant takes it along.
         """
-        return self._put(transaction, waited_for=False)
+        future = self._put(transaction, waited_for=False)
+        if isinstance(future, asyncio.Future):
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may ask
+        return future
 
-    def _put(self, transaction: Transaction, *, waited_for: bool) -> Future[Outcome]:
+    def _put(self, transaction: Transaction, *, waited_for: bool) -> Waiting:
+        if self.failure is None and self._is_quick():
+            return self._put_here(transaction, waited_for=waited_for)
         future: Future[Outcome] = Future()
         future.set_running_or_notify_cancel()
         if self.failure is not None:
             future.set_exception(self._refusal())
         else:
+            self._put_away += 1
             self._queue.put((transaction, future, waited_for))
         return future
 
+    # -- on the loop ---------------------------------------------------------------------------
+
+    def _is_quick(self) -> bool:
+        """Whether commits are made on the loop now. Never while the thread still has some."""
+        return (
+            self._in_place > 0
+            and self._put_away == self._done_away
+            and (bool(self._here) or time.monotonic() >= self._thread_until)
+        )
+
+    def _put_here(self, transaction: Transaction, *, waited_for: bool) -> asyncio.Future[Outcome]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Outcome] = loop.create_future()
+        self._here.append((transaction, future, waited_for))
+        if waited_for and self._turn is None:
+            self._turn = loop.call_soon(self._commit_here)
+        elif self._late is None:
+            self._late = loop.call_later(PATIENCE, self._commit_here)
+        return future
+
+    def _commit_here(self) -> None:
+        """Commit what came in this turn of the loop."""
+        for handle in (self._turn, self._late):
+            if handle is not None:
+                handle.cancel()
+        self._turn = self._late = None
+        while self._here:
+            batch, self._here = self._here[:MAX_BATCH], self._here[MAX_BATCH:]
+            began = time.monotonic() - time.thread_time()
+            try:
+                self._commit(batch, patience=0)
+            except Busy:  # another process writes, and may take its time
+                self._hand_over([*batch, *self._here])
+                return
+            if time.monotonic() - time.thread_time() - began > self._in_place:  # waiting, not working
+                self._thread_until = time.monotonic() + THREAD_SECONDS
+
+    def _hand_over(self, batch: list[_Item]) -> None:
+        self._here = []
+        self._thread_until = time.monotonic() + THREAD_SECONDS
+        self._put_away += len(batch)
+        for item in batch:
+            self._queue.put(item)
+
+    # -- the end -------------------------------------------------------------------------------
+
     async def close(self) -> None:
         """Commit what is queued, then stop the writer. The store stays open."""
+        self._commit_here()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
         self.failure = self.failure or RuntimeError("the log is closed")
@@ -102,7 +184,10 @@ class Log:
             item = self._queue.get()
             batch, last = self._gather(item)
             if batch:
-                self._commit(batch)
+                try:
+                    self._commit(batch, patience=BUSY_SECONDS)
+                finally:
+                    self._done_away += len(batch)  # the store is free again
             if last:
                 return
 
@@ -125,14 +210,18 @@ class Log:
                 return batch, False
         return batch, True
 
-    def _commit(self, batch: list[_Item]) -> None:
+    def _commit(self, batch: list[_Item], patience: float) -> None:
+        """Raises Busy: another process writes, and nothing happened."""
         if self.failure is None:
             try:
+                self.store.patience(patience)
                 outcomes = self.store.apply([transaction for transaction, _, _ in batch])
+            except Busy as error:
+                if not patience:
+                    raise
+                self._fail(error)
             except BaseException as error:  # noqa: BLE001 - whatever it is, the log has failed
-                self.failure = error
-                with contextlib.suppress(Exception):  # who cannot be told must not keep others waiting
-                    self._on_failure(error)
+                self._fail(error)
             else:
                 for (_, future, _), outcome in zip(batch, outcomes, strict=True):
                     _settle(future, outcome)
@@ -140,12 +229,27 @@ class Log:
         for _, future, _ in batch:
             _refuse(future, self._refusal())
 
+    def _fail(self, error: BaseException) -> None:
+        self.failure = error
+        with contextlib.suppress(Exception):  # who cannot be told must not keep others waiting
+            self._on_failure(error)
 
-def _settle(future: Future[Outcome], outcome: Outcome) -> None:
+
+def _settle(future: Waiting, outcome: Outcome) -> None:
+    if isinstance(future, asyncio.Future) and future.done():
+        return  # whoever waited was called off
     with contextlib.suppress(Exception):  # the loop that waited is gone
-        future.set_result(outcome)
+        _on_its_loop(future, lambda: future.done() or future.set_result(outcome))
 
 
-def _refuse(future: Future[Outcome], refusal: Refused) -> None:
+def _refuse(future: Waiting, refusal: Refused) -> None:
     with contextlib.suppress(Exception):  # the loop that waited is gone
-        future.set_exception(refusal)
+        _on_its_loop(future, lambda: future.done() or future.set_exception(refusal))
+
+
+def _on_its_loop(future: Waiting, settle: Callable[[], object]) -> None:
+    """An asyncio future that was handed over is settled where it belongs."""
+    if isinstance(future, asyncio.Future) and current_thread().name == _NAME:
+        future.get_loop().call_soon_threadsafe(settle)
+    else:
+        settle()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,10 +21,12 @@ from guard.core.keys import SigningKey
 from guard.core.model import Conversation, Principal
 from guard.identity.api_keys import ApiKeyRecord
 from guard.lineage import checkpoint, effects, merkle
+from guard.lineage.database import BUSY_SECONDS, StoreError, connect
 from guard.lineage.entry import GENESIS, Draft, leaf
 from guard.lineage.rows import LOG, read_checkpoint, read_conversations, read_entries, read_head, read_node
-from guard.lineage.schema import SCHEMA, SCHEMA_VERSION
+from guard.lineage.schema import SCHEMA
 from guard.lineage.store import (
+    Busy,
     Conflict,
     ConversationRow,
     EntryRow,
@@ -39,55 +41,23 @@ from guard.lineage.store import (
 
 HOUSE: Final = ("guard", "house")
 """Issuer and subject of the conversation that holds policies, pins, keys and containments."""
-BUSY_SECONDS: Final = 10
 _CONVERSATION_BYTES: Final = 12
 
 
-class StoreError(GuardError):
-    """The file cannot be used as a store."""
+_Key = tuple[str, str, str, str]
 
 
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """Open a store's file.
+@dataclass(slots=True)
+class _Seen:
+    """What one batch has read, so that it is read once; nobody else writes while it lasts.
 
-    Raises:
-        StoreError: it is missing, not a store, or of another version.
+    Attributes:
+        versions: every version, by tenant.
+        conversations: id, next seq and newest leaf hash; written down at the end of the batch.
     """
-    if read_only and not path.is_file():
-        raise StoreError("there is no store", where=str(path), remedy="run Guard once, or give --home")
-    uri = f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}"
-    try:
-        db = sqlite3.connect(
-            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        if not read_only:
-            _use_wal(db)
-            db.execute("PRAGMA synchronous=FULL")
-        db.execute("PRAGMA foreign_keys=ON")
-        found = db.execute("PRAGMA user_version").fetchone()[0]
-    except sqlite3.Error as error:
-        raise StoreError(f"not a readable SQLite file: {error}", where=str(path)) from error
-    if found not in ({SCHEMA_VERSION} if read_only else {0, SCHEMA_VERSION}):
-        raise StoreError(
-            f"the store has format {found}, this Guard writes {SCHEMA_VERSION}",
-            where=str(path),
-            remedy="use the Guard that wrote it",
-        )
-    return db
 
-
-def _use_wal(db: sqlite3.Connection) -> None:
-    """Switch to WAL. The switch ignores SQLite's own busy timeout, so it is tried again here."""
-    end = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            db.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.01)
-        else:
-            return
+    versions: dict[str, dict[str, int]] = field(default_factory=dict)
+    conversations: dict[_Key, tuple[str, int, bytes]] = field(default_factory=dict)
 
 
 class SqliteStore:
@@ -106,6 +76,7 @@ class SqliteStore:
         self._vkey = checkpoint.VerifierKey.of(origin, key.public)
         self._frontier = merkle.Frontier.empty()
         self._db = connect(path)
+        self._patience = float(BUSY_SECONDS)
         try:
             self._reader = self._open(path)
         except BaseException:
@@ -138,17 +109,23 @@ class SqliteStore:
         """Commit a batch: all of it is durable when this returns.
 
         Raises:
+            Busy: another process writes, and did not let go in time. Nothing happened.
             sqlite3.Error: nothing of the batch can be relied on.
         """
-        self._db.execute("BEGIN IMMEDIATE")
+        self._begin()
         try:
             last = self._load_head()
             outcomes: list[Outcome] = []
+            seen = _Seen()
             for transaction in batch:
-                outcome = self._one(transaction, last)
+                outcome = self._one(transaction, last, seen)
                 outcomes.append(outcome)
                 if isinstance(outcome, Recorded):
                     last = outcome.at
+            self._db.executemany(
+                "UPDATE conversations SET entries = ?, head = ? WHERE id = ?",
+                [(entries, head, id_) for id_, entries, head in seen.conversations.values()],
+            )
             self._db.execute(
                 "UPDATE heads SET size = ?, peaks = ?, at = ?, checkpoint = ? WHERE log = ?",
                 (self._frontier.size, self._frontier.packed(), last, self._checkpoint(self._frontier), LOG),
@@ -161,6 +138,20 @@ class SqliteStore:
                 self._db.execute("ROLLBACK")
             raise
         return outcomes
+
+    def patience(self, seconds: float) -> None:
+        """How long `apply` waits for another process that writes."""
+        if seconds != self._patience:
+            self._db.execute(f"PRAGMA busy_timeout={int(seconds * 1000)}")
+            self._patience = seconds
+
+    def _begin(self) -> None:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+                raise Busy(str(error)) from error
+            raise
 
     def _load_head(self) -> int:
         _, size, peaks, at = read_head(self._db) or (None, None, None, None)
@@ -193,21 +184,28 @@ class SqliteStore:
     def _checkpoint(self, frontier: merkle.Frontier) -> str:
         return checkpoint.sign(checkpoint.Checkpoint(self._origin, frontier.size, frontier.root()), self._key)
 
-    def _one(self, transaction: Transaction, last: int) -> Outcome:
+    def _one(self, transaction: Transaction, last: int, seen: _Seen) -> Outcome:
         place, at = transaction.place, max(transaction.now, last)
-        for key, expected in transaction.expects.items():
-            if effects.version(self._db, place.tenant, key) != expected:
-                return Moved(key)
+        if transaction.expects:
+            versions = seen.versions.get(place.tenant)
+            if versions is None:
+                versions = seen.versions[place.tenant] = effects.versions(self._db, place.tenant)
+            for key, expected in transaction.expects.items():
+                if versions.get(key, 0) != expected:
+                    return Moved(key)
         for effect in transaction.effects:
             if problem := effects.obstacle(self._db, place.tenant, effect):
                 return Conflict(problem)
-        conversation, index = self._append(place, transaction.entry, at)
+        conversation, index = self._append(place, transaction.entry, at, seen)
         for effect in transaction.effects:
             effects.apply(self._db, place.tenant, effect, conversation, at)
+            if not isinstance(effect, effects.MOVING_NOTHING):
+                seen.versions.pop(place.tenant, None)
         return Recorded(index, conversation, at)
 
-    def _append(self, place: Place, entry: Draft, at: int) -> tuple[str, int]:
-        conversation, seq, head = self._conversation(place, at)
+    def _append(self, place: Place, entry: Draft, at: int, seen: _Seen) -> tuple[str, int]:
+        key = _conversation_key(place)
+        conversation, seq, head = seen.conversations.get(key) or self._conversation(place, key, at)
         data = leaf(entry, conversation=conversation, seq=seq, prev=b64(head) if head else GENESIS, at=at)
         hashed, index = merkle.leaf_hash(data), self._frontier.size
         self._frontier, nodes = self._frontier.append(hashed)
@@ -219,14 +217,11 @@ class SqliteStore:
         )
         if nodes:
             self._db.executemany("INSERT INTO nodes VALUES (?, ?, ?, ?)", [(LOG, *node) for node in nodes])
-        self._db.execute(
-            "UPDATE conversations SET entries = ?, head = ? WHERE id = ?", (seq + 1, hashed, conversation)
-        )
+        seen.conversations[key] = (conversation, seq + 1, hashed)
         return conversation, index
 
-    def _conversation(self, place: Place, at: int) -> tuple[str, int, bytes]:
+    def _conversation(self, place: Place, key: _Key, at: int) -> tuple[str, int, bytes]:
         """The conversation's id, its next seq and its newest leaf hash; opened where it is new."""
-        key = _conversation_key(place)
         row = self._db.execute(
             "SELECT id, entries, head FROM conversations"
             " WHERE tenant = ? AND issuer = ? AND subject = ? AND given = ?",
@@ -269,8 +264,7 @@ class SqliteStore:
 
     def versions(self, tenant: str) -> dict[str, int]:
         """Every version of the tenant."""
-        rows = self._reader.execute("SELECT key, version FROM versions WHERE tenant = ?", (tenant,))
-        return dict(rows.fetchall())
+        return effects.versions(self._reader, tenant)
 
     def _touching(
         self,
@@ -389,7 +383,7 @@ class SqliteStore:
         return read_node(self._reader, level, index)
 
 
-def _conversation_key(place: Place) -> tuple[str, str, str, str]:
+def _conversation_key(place: Place) -> _Key:
     if place.principal is None or place.conversation is None:
         return (place.tenant, *HOUSE, "")
     return (place.tenant, place.principal.issuer, place.principal.subject, place.conversation.id)

@@ -226,11 +226,24 @@ class ConversationRow:
     contained: int
 
 
+class Busy(Exception):
+    """Another process writes to the store, and did not let go in time. Nothing happened."""
+
+
 class Store(Protocol):
     """One place where the log lives. `apply` is called by one thread at a time."""
 
     def apply(self, batch: Sequence[Transaction]) -> list[Outcome]:
-        """Commit a batch durably: head compared, checkpoint signed, in one database transaction."""
+        """Commit a batch durably: head compared, checkpoint signed, in one database transaction.
+
+        Raises:
+            Busy: another process writes, and did not let go within `patience`. Nothing happened.
+            Exception: nothing of the batch can be relied on.
+        """
+        ...
+
+    def patience(self, seconds: float) -> None:
+        """How long the next `apply` waits for another process that writes."""
         ...
 
     def snapshot(
@@ -257,6 +270,10 @@ class Store(Protocol):
 
     def contained(self, tenant: str) -> list[dict[str, Any]]:
         """Every containment that stands."""
+        ...
+
+    def checkpoint(self) -> str:
+        """The newest signed checkpoint."""
         ...
 
     def entries(self, conversation: str | None = None) -> Iterator[EntryRow]:

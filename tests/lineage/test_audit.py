@@ -23,10 +23,11 @@ from guard.config.home import open_home
 from guard.core.canonical import b64
 from guard.lineage.audit import Report, audit
 from guard.lineage.checkpoint import Checkpoint, VerifierKey, parse_vkey, sign
+from guard.lineage.database import StoreError
 from guard.lineage.entry import Kind, draft, parse
 from guard.lineage.entry import leaf as leaf_of
 from guard.lineage.merkle import Frontier
-from guard.lineage.sqlite import SqliteStore, StoreError
+from guard.lineage.sqlite import SqliteStore
 from guard.lineage.store import Contain, SavePins, SavePolicy
 from tests.lineage.lineages import (
     KEY,

@@ -27,10 +27,10 @@ from guard.config.home import close_abandoned, open_home
 from guard.core.errors import Reason
 from guard.lineage.audit import Report, audit, readable
 from guard.lineage.checkpoint import parse_vkey
+from guard.lineage.database import connect
 from guard.lineage.entry import ENDINGS, Kind
 from guard.lineage.lease import Lease
 from guard.lineage.rows import read_entries
-from guard.lineage.sqlite import connect
 from guard.lineage.store import EntryRow
 
 ROOT: Final = Path(__file__).parents[2]

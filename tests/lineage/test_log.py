@@ -323,7 +323,7 @@ async def test_a_store_that_others_hold_grants_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A lock that never comes is a failure like any other, not a wait without end."""
-    monkeypatch.setattr("guard.lineage.sqlite.BUSY_SECONDS", 0.2)
+    monkeypatch.setattr("guard.lineage.log.BUSY_SECONDS", 0.2)
     async with logging(tmp_path / "db") as (log, _):
         with closing(sqlite3.connect(tmp_path / "db")) as other:
             other.execute("BEGIN IMMEDIATE")

@@ -21,10 +21,11 @@ from guard.core.canonical import b64
 from guard.core.model import Conversation
 from guard.identity.api_keys import ApiKeyRecord
 from guard.lineage.checkpoint import open_checkpoint
+from guard.lineage.database import StoreError, connect
 from guard.lineage.entry import Kind, parse
 from guard.lineage.merkle import Frontier
 from guard.lineage.sqlite import HOUSE as HOUSE_NAME
-from guard.lineage.sqlite import SqliteStore, StoreError, connect
+from guard.lineage.sqlite import SqliteStore
 from guard.lineage.store import (
     CONTAINMENT,
     REVOCATION,

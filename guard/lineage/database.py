@@ -1,0 +1,61 @@
+"""Opening a store's file: one SQLite database, WAL, `synchronous=FULL`."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+from typing import Final
+
+from guard.core.errors import GuardError
+from guard.lineage.schema import SCHEMA_VERSION
+
+BUSY_SECONDS: Final = 10
+"""How long a connection waits for another process."""
+
+
+class StoreError(GuardError):
+    """The file cannot be used as a store."""
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Open a store's file.
+
+    Raises:
+        StoreError: it is missing, not a store, or of another version.
+    """
+    if read_only and not path.is_file():
+        raise StoreError("there is no store", where=str(path), remedy="run Guard once, or give --home")
+    uri = f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    try:
+        db = sqlite3.connect(
+            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        if not read_only:
+            _use_wal(db)
+            db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA foreign_keys=ON")
+        found = db.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.Error as error:
+        raise StoreError(f"not a readable SQLite file: {error}", where=str(path)) from error
+    if found not in ({SCHEMA_VERSION} if read_only else {0, SCHEMA_VERSION}):
+        raise StoreError(
+            f"the store has format {found}, this Guard writes {SCHEMA_VERSION}",
+            where=str(path),
+            remedy="use the Guard that wrote it",
+        )
+    return db
+
+
+def _use_wal(db: sqlite3.Connection) -> None:
+    """Switch to WAL. The switch ignores SQLite's own busy timeout, so it is tried again here."""
+    end = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+        else:
+            return
