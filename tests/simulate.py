@@ -211,7 +211,7 @@ class World:
             ),
         )
 
-    async def dispatch(self, verified: VerifiedGrant, message: Request) -> Ending:
+    async def dispatch(self, verified: VerifiedGrant, message: Request, call: Call) -> Ending:
         await asyncio.sleep(0)
 
         def effect() -> Ending:

@@ -11,6 +11,7 @@ from guard import __version__
 
 COMMANDS: Final = {
     "run": "guard.cli.run:run",
+    "serve": "guard.cli.serve:serve",
     "pin": "guard.cli.pin:pin",
     "key": "guard.cli.key:key",
     "jwks": "guard.cli.key:jwks",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,73 +15,129 @@ from guard.cli.shared import (
     EPILOG,
     NO,
     emit,
-    home_option,
     json_option,
     opened,
     printable_lines,
     tenant_option,
+    told,
 )
-from guard.config.home import record
-from guard.config.launch import server_name
-from guard.config.run import SERVER_GONE, look
+from guard.config.home import HOME_VARIABLE, default_home, record
+from guard.config.launch import environment, server_name
+from guard.config.reach import LetGo, look, reached
+from guard.config.run import SERVER_GONE
+from guard.config.settings import Settings, load_settings
+from guard.core.errors import GuardError, printable
 from guard.core.model import SCOPES_META
 from guard.lineage.entry import Kind
+from guard.lineage.sqlite import SqliteStore
 from guard.lineage.store import PinRow, SavePins
+from guard.policy.findings import nearest
 from guard.proxy.catalog import INSTRUCTIONS, listed, rows
+from guard.proxy.links import Make
+from guard.proxy.process import Process
 from guard.proxy.upstream import ServerError
+
+Reached = tuple[Make, LetGo | None]
 
 
 @click.command(epilog=EPILOG)
 @click.option("--server", help="Your name for the tool server (default: made of the command).")
 @click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="Pass a variable on; repeatable.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Take the servers of this configuration: all of them, or those named.",
+)
 @click.option("--yes", "-y", is_flag=True, help="Accept without asking.")
 @tenant_option
-@home_option
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    help=f"Guard's folder (default: the configuration's, else ${HOME_VARIABLE}, else ~/.guard).",
+)
 @json_option
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND ARGS... | NAME...]")
 def pin(
     *,
     server: str | None,
     env: tuple[str, ...],
+    config: Path | None,
     yes: bool,
     tenant: str,
-    home: Path,
+    home: Path | None,
     as_json: bool,
-    command: tuple[str, ...],
+    words: tuple[str, ...],
 ) -> None:
     """Show the tools of a server and accept their definitions: guard pin -- COMMAND ARGS...
 
-    From then on a tool whose definition is another one is refused until it is pinned again.
+    From then on a tool whose definition is another one is refused until it is pinned again. With a
+    configuration: guard pin --config guard.yaml [NAME...]
     """
-    name = server or server_name(command)
-    with opened(home, make=True) as (_, store):
-        try:
-            upstream, tools = asyncio.run(look(command, env))
-        except ServerError as error:
-            click.echo(f"guard: {printable_lines(str(error))}", err=True)
-            sys.exit(SERVER_GONE)
-        live = listed(tools)
-        fresh = rows(live.values(), upstream.instructions)
-        before = {row.name: row for row in store.pins(tenant, name)}
-        changes = _changes(before, fresh)
-        unpinnable = [tool.name for tool in live.values() if not tool.sha256]
-        report = {"server": name, "tools": changes, "unpinnable": unpinnable}
-        pending = any(change["state"] != "same" for change in changes)
-        if not as_json:
-            emit(report, _lines(name, changes, unpinnable, fresh), as_json=False)
-        accepted = pending and (yes or _confirmed(as_json=as_json))
-        if accepted:
-            fields = {"server": name, "pins": {pin_name: sha256 for pin_name, sha256, _ in fresh}}
-            record(store, Kind.PIN, fields, SavePins(name, fresh), tenant=tenant)
-        if as_json:
-            emit({**report, "accepted": accepted}, [], as_json=True)
-        elif not pending:
-            click.echo("Nothing to accept: every definition is the pinned one.")
+    with told():
+        if config is None:
+            looked_at = _of_command(words, server=server, env=env)
         else:
-            click.echo("Accepted." if accepted else "Not accepted.")
-        if pending and not accepted:
-            click.echo("  next: look at the list, then run it with --yes", err=True)
-            sys.exit(NO)
+            settings = load_settings(config)
+            home = home or settings.home
+            looked_at = _of_settings(settings, words, server=server, env=env)
+    with opened(home or default_home(), make=True) as (_, store):
+        reports = [
+            _pinned(name, how, store, tenant=tenant, yes=yes, as_json=as_json)
+            for name, how in looked_at.items()
+        ]
+    if as_json:
+        emit(reports[0] if config is None else {"servers": reports}, [], as_json=True)
+    if not all(report["accepted"] or report["same"] for report in reports):
+        click.echo("  next: look at the list, then run it with --yes", err=True)
+        sys.exit(NO)
+
+
+def _of_command(words: tuple[str, ...], *, server: str | None, env: tuple[str, ...]) -> dict[str, Reached]:
+    if not words:
+        raise click.UsageError("Missing argument 'COMMAND ARGS...'.")
+    return {server or server_name(words): (partial(Process, words, env=environment(env)), None)}
+
+
+def _of_settings(
+    settings: Settings, names: tuple[str, ...], *, server: str | None, env: tuple[str, ...]
+) -> dict[str, Reached]:
+    if server is not None or env:
+        raise click.UsageError("--server and --env are the configuration's matter.")
+    if unknown := [name for name in names if name not in settings.servers]:
+        raise GuardError(
+            f"the configuration has no server {printable(unknown[0])}",
+            remedy=nearest(unknown[0], settings.servers),
+        )
+    return {name: reached(settings.servers[name]) for name in names or settings.servers}
+
+
+def _pinned(
+    name: str, how: Reached, store: SqliteStore, *, tenant: str, yes: bool, as_json: bool
+) -> dict[str, Any]:
+    """Show one server's tools, and accept them if that is wanted."""
+    try:
+        upstream, tools = asyncio.run(look(*how))
+    except ServerError as error:
+        click.echo(f"guard: {printable_lines(str(error))}", err=True)
+        sys.exit(SERVER_GONE)
+    live = listed(tools)
+    fresh = rows(live.values(), upstream.instructions)
+    before = {row.name: row for row in store.pins(tenant, name)}
+    changes = _changes(before, fresh)
+    unpinnable = [tool.name for tool in live.values() if not tool.sha256]
+    same = all(change["state"] == "same" for change in changes)
+    report = {"server": name, "tools": changes, "unpinnable": unpinnable, "same": same}
+    if not as_json:
+        emit(report, _lines(name, changes, unpinnable, fresh), as_json=False)
+    accepted = not same and (yes or _confirmed(as_json=as_json))
+    if accepted:
+        fields = {"server": name, "pins": {pin_name: sha256 for pin_name, sha256, _ in fresh}}
+        record(store, Kind.PIN, fields, SavePins(name, fresh), tenant=tenant)
+    if not as_json and same:
+        click.echo("Nothing to accept: every definition is the pinned one.")
+    elif not as_json:
+        click.echo("Accepted." if accepted else "Not accepted.")
+    return report | {"accepted": accepted}
 
 
 def _changes(before: dict[str, PinRow], fresh: tuple[tuple[str, str, bytes], ...]) -> list[dict[str, str]]:

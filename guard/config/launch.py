@@ -10,18 +10,18 @@ from typing import Any, Final
 
 from guard.artifact.replay import MemoryReplay
 from guard.artifact.verify import Verifier
-from guard.config.home import DEFAULT_TENANT, clock, record
+from guard.config.home import DEFAULT_TENANT, clock
 from guard.core.canonical import NotIJson, NotJson, canonical, read, sha256
 from guard.core.errors import GuardError, printable
 from guard.core.keys import KeySet
 from guard.core.model import Principal
 from guard.identity.api_keys import authenticate
-from guard.lineage.entry import Kind
 from guard.lineage.sqlite import SqliteStore
-from guard.lineage.store import SavePolicy
+from guard.lineage.store import Recorded
 from guard.policy.cases import load_checked
 from guard.policy.fit import check_against
 from guard.policy.rules import Policy
+from guard.proxy.house import policy_record
 
 KEY_VARIABLE: Final = "GUARD_API_KEY"
 PASSED_ON: Final = (
@@ -76,17 +76,31 @@ def adopt_policy(
         GuardError: a rule that no pinned tool can meet, an older version, or other bytes under the
             same version.
     """
+    check_policy(store, policy, definitions, tenant=tenant)
+    if store.policy(tenant, policy.ref.id) != (policy.ref.version, policy.ref.sha256):
+        (outcome,) = store.apply([policy_record(policy, tenant, clock())])
+        if not isinstance(outcome, Recorded):
+            raise GuardError("the store moved meanwhile", remedy="run the command again")
+
+
+def check_policy(
+    store: SqliteStore, policy: Policy, definitions: Mapping[tuple[str, str], Any], *, tenant: str
+) -> None:
+    """Hold a policy against the pinned tools, and against what the store has seen of it.
+
+    Raises:
+        GuardError: a rule that no pinned tool can meet, an older version, or other bytes under the
+            same version.
+    """
     check_against(policy, definitions)
-    ref = policy.ref
-    if store.policy(tenant, ref.id) == (ref.version, ref.sha256):
-        return
-    fields = {"id": ref.id, "version": ref.version, "sha256": ref.sha256, "mode": policy.mode}
-    try:
-        record(store, Kind.POLICY, fields, SavePolicy(ref.id, ref.version, ref.sha256), tenant=tenant)
-    except GuardError as error:
-        raise GuardError(
-            error.what, where=printable(ref.id), remedy="raise `version` in the policy: it only grows"
-        ) from None
+    ref, seen = policy.ref, store.policy(tenant, policy.ref.id)
+    if seen is not None and (ref.version < seen[0] or (ref.version == seen[0] and ref.sha256 != seen[1])):
+        what = (
+            f"policy {ref.id} is at version {seen[0]}, version {ref.version} is older"
+            if ref.version < seen[0]
+            else f"policy {ref.id} version {ref.version} had other bytes"
+        )
+        raise GuardError(what, where=printable(ref.id), remedy="raise `version` in the policy: it only grows")
 
 
 def server_name(command: Sequence[str]) -> str:

@@ -6,27 +6,24 @@ import asyncio
 import contextlib
 import shlex
 import signal
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from guard.config.home import DEFAULT_TENANT, Home, clock, close_abandoned, open_home
+from guard.config.home import DEFAULT_TENANT, Home, clock, open_home
 from guard.config.launch import adopt_policy, environment, identity, load_policy, server_name, trusted
-from guard.core.errors import Refused, printable
-from guard.core.model import Pin, Tool
-from guard.lineage.lease import Lease
-from guard.lineage.log import Log
+from guard.config.wiring import about, begin, definitions, say, tell_of, warn_of_role
+from guard.core.errors import GuardError, Refused
+from guard.core.model import Conversation
 from guard.lineage.sqlite import SqliteStore
-from guard.policy.findings import nearest
-from guard.policy.rules import Policy
 from guard.proxy import eras
-from guard.proxy.catalog import Catalog
-from guard.proxy.server import Session
+from guard.proxy.house import Generation, House
+from guard.proxy.links import ToolServer
+from guard.proxy.process import Process
 from guard.proxy.stdio import Pipes
-from guard.proxy.upstream import ServerError, Upstream
-from guard.proxy.world import Gate, Setting
+from guard.proxy.world import Gate, random_id
 
 DRAIN_SECONDS: Final = 30.0
 SIGNALLED_DRAIN_SECONDS: Final = 0.5
@@ -81,94 +78,95 @@ class Guarded:
         self.home = home
         self.store = store
         self.gone = asyncio.Event()
-        self._pipes: Pipes | None = None
         policy = load_policy(launch.policy)
         identify, tenant = identity(store, role=launch.role, principal=launch.principal)
-        _warn_of_role(policy, identify().role)
-        self.upstream = Upstream(
-            launch.command,
-            env=environment(launch.env),
-            timeout=launch.timeout,
-            on_list_changed=self._tools_changed,
-            on_gone=self.gone.set,
-            on_pressure=self._pressure,
+        warn_of_role(policy, identify().role)
+        name = launch.server_id
+        adopt_policy(store, policy, definitions(store, tenant, [name]), tenant=tenant)
+        make = partial(Process, launch.command, env=environment(launch.env), timeout=launch.timeout)
+        parents = trusted(launch.trust, audience=home.name)
+        self.lease, self.log = begin(store, home)
+        known = about(
+            name,
+            make,
+            audience=launch.audience or name,
+            home=home,
+            store=store,
+            pin_command=partial(_pin_command, launch),
         )
-        self.catalog = Catalog(
-            launch.server_id,
-            read_pins=lambda: store.pins(tenant, launch.server_id),
-            list_tools=self.upstream.list_tools,
+        self.server = ToolServer(
+            known,
+            on_change=lambda: self.house.tools_changed(),  # noqa: PLW0108 - made before the house on_gone=self.gone.set, restarts=False
         )
-        self.catalog.at(store.versions(tenant))
-        adopt_policy(store, policy, self.catalog.definitions(), tenant=tenant)
-        self.lease = Lease(home.path / "run")
-        close_abandoned(store, self.lease)
-        self.log = Log(store, on_failure=_log_failed)
-        audience = launch.audience or launch.server_id
-        setting = Setting(
-            audience=audience,
-            instance=self.lease.instance,
-            pin_command=_pin_command(launch, tenant),
-            conversation=launch.conversation,
-            strict=launch.strict,
-        )
-        self.gate = Gate(
-            setting,
-            policy=policy,
-            identify=identify,
-            catalog=self.catalog,
+        self.house = House(
             issuer=home.issuer(),
-            verifier=home.gate_verifier(audience),
             log=self.log,
-            upstream=self.upstream,
+            instance=self.lease.instance,
             clock=clock,
-            parents=trusted(launch.trust, audience=home.name),
+            generation=Generation(policy, {name: self.server}, strict=launch.strict, parents=parents),
         )
+        self.gate = Gate(self.house, identify, named_or_inferred(launch.conversation))
+        self.link = self.server.link(identify())
 
     async def open(self) -> None:
         """Start the server and look at its tools. Raises GuardError."""
-        await asyncio.gather(self.upstream.start(), asyncio.to_thread(eras.warm))
+        warm = asyncio.to_thread(eras.warm)
+        try:
+            await asyncio.gather(self.link.ready(), warm)
+        except Refused as refusal:
+            raise (refusal.__cause__ if isinstance(refusal.__cause__, GuardError) else refusal) from None
         with contextlib.suppress(Refused):
-            await self.catalog.fresh()
-        _tell_of(self.catalog.unpinned(), self.gate.setting.pin_command)
+            await self.link.fresh()
+            self.link.catalog.at(self.store.versions(self.link.tenant))
+            tell_of(self.link.catalog.unpinned(), self.server.about.pin_command(self.link.tenant))
 
     async def serve(self, read_fd: int, write_fd: int) -> int:
         """Serve the client until it leaves, the server dies, or a signal comes. Returns the exit code."""
-        self._pipes = Pipes(lambda write, busy: Session(self.gate, write, busy))
-        stopped = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-                loop.add_signal_handler(signum, stopped.set)
-        await self._pipes.open(read_fd, write_fd)
-        waits = [
-            asyncio.ensure_future(wait) for wait in (stopped.wait(), self.gone.wait(), self._pipes.closed)
-        ]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-        died = self.gone.is_set() and not stopped.is_set() and not self._pipes.closed.done()
-        await self._pipes.session.drain(SIGNALLED_DRAIN_SECONDS if stopped.is_set() else DRAIN_SECONDS)
-        await self._pipes.close()
-        if died:
-            _say("the tool server ended")
-        return SERVER_GONE if died else 0
+        if not await serve_pipes(self.gate, read_fd, write_fd, self.gone):
+            return 0
+        say("the tool server ended")
+        return SERVER_GONE
 
     async def close(self) -> None:
         """Stop the server, write what is owed, let go."""
-        await self.upstream.stop()
+        await self.server.close()
         await self.log.close()
         self.lease.release()
         self.store.close()
 
-    def _tools_changed(self) -> None:
-        if self._pipes is not None:
-            self._pipes.session.tools_changed()
-        else:
-            self.catalog.forget()
 
-    def _pressure(self, on: bool) -> None:  # noqa: FBT001 - called by those who have one thing to tell
-        if self._pipes is not None:
-            self._pipes.hold(on)
+def named_or_inferred(conversation: str | None) -> Conversation:
+    """The conversation of a launch: the one that it names, else a fresh one."""
+    if conversation is not None:
+        return Conversation(conversation, "launch")
+    return Conversation(random_id(), "inferred")
+
+
+async def serve_pipes(gate: Gate, read_fd: int, write_fd: int, gone: asyncio.Event) -> bool:
+    """Serve one client on these descriptors until it leaves, `gone` is set, or a signal comes.
+
+    Returns: whether it ended because `gone` was set.
+    """
+    pipes = Pipes(gate)
+    stopped = asyncio.Event()
+    on_signals(stopped.set)
+    await pipes.open(read_fd, write_fd)
+    waits = [asyncio.ensure_future(wait) for wait in (stopped.wait(), gone.wait(), pipes.closed)]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+    died = gone.is_set() and not stopped.is_set() and not pipes.closed.done()
+    await pipes.drain(SIGNALLED_DRAIN_SECONDS if stopped.is_set() else DRAIN_SECONDS)
+    await pipes.close()
+    return died
+
+
+def on_signals(stop: Callable[[], None]) -> None:
+    """Stop in good order on SIGTERM and SIGINT, where the loop can hear them."""
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+            loop.add_signal_handler(signum, stop)
 
 
 async def run(launch: Launch, read_fd: int = 0, write_fd: int = 1) -> int:
@@ -191,43 +189,7 @@ async def run(launch: Launch, read_fd: int = 0, write_fd: int = 1) -> int:
         await guarded.close()
 
 
-async def look(command: Sequence[str], env: Sequence[str]) -> tuple[Upstream, list[dict[str, object]]]:
-    """Start a server, ask for its tools, stop it. Raises GuardError."""
-    upstream = Upstream(command, env=environment(env))
-    try:
-        await upstream.start()
-        return upstream, await upstream.list_tools()
-    except Refused as refusal:
-        raise ServerError(refusal.what, where=printable(" ".join(command))) from None
-    finally:
-        await upstream.stop()
-
-
 def _pin_command(launch: Launch, tenant: str) -> str:
     """The very command that accepts the server's tools for this tenant."""
     whose = () if tenant == DEFAULT_TENANT else ("--tenant", tenant)
     return shlex.join([*launch.pin, *whose, "--", *launch.command])
-
-
-def _warn_of_role(policy: Policy, role: str) -> None:
-    if not policy.role_exists(role):
-        what = f"the policy has no role {printable(role)}, every call will be denied"
-        _say(what, nearest(role, policy.roles))
-
-
-def _tell_of(tools: Sequence[Tool], pin_command: str) -> None:
-    """Name the tools that will be refused for want of a pin."""
-    for pin, state in ((Pin.UNPINNED, "not pinned"), (Pin.CHANGED, "not as they were pinned")):
-        names = ", ".join(printable(tool.name) for tool in tools if tool.pin is pin)
-        if names:
-            _say(f"these tools are {state} and will be refused: {names}", pin_command)
-
-
-def _log_failed(error: BaseException) -> None:
-    what = f"the lineage cannot be written, every call is denied: {printable(str(error))}"
-    _say(what, "mend the disk or the file, then start Guard again")
-
-
-def _say(what: str, remedy: str = "") -> None:
-    hint = f"\n  next: {remedy}" if remedy else ""
-    print(f"guard: {what}{hint}", file=sys.stderr, flush=True)  # noqa: T201 - stdout is the client's

@@ -44,6 +44,7 @@ class Reason(StrEnum):
     UNKNOWN_OBLIGATION = "unknown-obligation"
     ISSUE_FAILED = "issue-failed"
     CONTENDED = "contended"
+    OVERLOADED = "overloaded"
     ARTIFACT_MISSING = "artifact-missing"
     ARTIFACT_INVALID = "artifact-invalid"
     INTEGRITY = "integrity"

@@ -8,7 +8,8 @@ as one that does not exist.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from dataclasses import dataclass
+from typing import Any, Final
 
 import orjson
 
@@ -19,27 +20,36 @@ from guard.proxy.endings import Ending, Failed, Returned, Unknown
 from guard.proxy.replies import Garbage, completed
 
 _ALIKE: Final = frozenset({Reason.DEFAULT_DENY, Reason.TOOL_NOT_VISIBLE, Reason.UNKNOWN_TOOL})
-_RETRYABLE: Final = frozenset({Reason.CONTENDED, Reason.CLOCK_BEHIND, Reason.UPSTREAM_UNAVAILABLE})
+_RETRYABLE: Final = frozenset(
+    {Reason.CONTENDED, Reason.CLOCK_BEHIND, Reason.UPSTREAM_UNAVAILABLE, Reason.OVERLOADED}
+)
 _PIN: Final = frozenset({Reason.TOOL_UNPINNED, Reason.TOOL_CHANGED})
 
 
-class Server(Protocol):
-    """What an answer needs to know of the server behind."""
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What an answer needs to know of who serves.
 
-    info: dict[str, Any]
+    Attributes:
+        info: its `serverInfo`.
+        modern: whether it speaks 2026-07-28.
+    """
 
-    @property
-    def modern(self) -> bool:
-        """Whether it speaks 2026-07-28."""
-        ...
+    info: Mapping[str, Any]
+    modern: bool
+
+
+def told(reason: Reason) -> Reason:
+    """The reason that is told to others: a tool that is out of sight is one that does not exist."""
+    return Reason.UNKNOWN_TOOL if reason in _ALIKE else reason
 
 
 def denial(
-    message: wire.Request, decision_id: str, deny: Deny, *, server: Server, pin_command: str = ""
+    message: wire.Request, decision_id: str, deny: Deny, *, server: Served, pin_command: str = ""
 ) -> bytes:
     """A tool result that says no, for people and in `_meta` for programs."""
     if deny.reason in _ALIKE:
-        deny = Deny(Reason.UNKNOWN_TOOL)
+        deny = Deny(told(deny.reason))
     field = printable(deny.pointer)
     where = f"; field: {field}" if field else ""
     text = f"Denied by Guard (reason: {deny.reason}{where}; decision: {decision_id}). Nothing was sent. "
@@ -58,7 +68,7 @@ def denial(
     return _error_result(message, text, about, server)
 
 
-def ending(message: wire.Request, decision_id: str, found: Ending, *, server: Server) -> bytes:
+def ending(message: wire.Request, decision_id: str, found: Ending, *, server: Served) -> bytes:
     """What became of a granted call."""
     match found:
         case Returned(raw, is_error=True):
@@ -75,7 +85,7 @@ def ending(message: wire.Request, decision_id: str, found: Ending, *, server: Se
             return _lost(message, decision_id, found, server)
 
 
-def _lost(message: wire.Request, decision_id: str, found: Unknown, server: Server) -> bytes:
+def _lost(message: wire.Request, decision_id: str, found: Unknown, server: Served) -> bytes:
     """After dispatch: a lost reply must not become a second execution."""
     outcome = "executed" if found.executed else "unknown"
     text = (
@@ -92,7 +102,7 @@ def _lost(message: wire.Request, decision_id: str, found: Unknown, server: Serve
     return _error_result(message, text, about, server)
 
 
-def _error_result(message: wire.Request, text: str, about: Mapping[str, Any], server: Server) -> bytes:
+def _error_result(message: wire.Request, text: str, about: Mapping[str, Any], server: Served) -> bytes:
     value = {
         "content": [{"type": "text", "text": text}],
         "isError": True,

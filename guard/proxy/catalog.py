@@ -17,6 +17,7 @@ from guard.core.canonical import NotIJson, canonical, sha256, write
 from guard.core.errors import Reason, Refused
 from guard.core.model import SCOPES_META, Pin, Tool
 from guard.lineage.store import PinRow, pins_version
+from guard.proxy.replies import read_object
 
 INSTRUCTIONS: Final = ""
 """The pin under the empty name is the server's `instructions`: they reach the model as well."""
@@ -60,13 +61,18 @@ def rows(tools: Iterable[Listed], instructions: str | None) -> tuple[tuple[str, 
     return tuple(pins)
 
 
+async def no_tools() -> list[dict[str, Any]]:
+    """What is live where no server is asked."""
+    return []
+
+
 class Catalog:
     """The tools of one server.
 
     Args:
         server: the operator's id of the server.
         read_pins: reads the server's pins from the store.
-        list_tools: asks the server for its tools.
+        list_tools: asks the server for its tools; none where only the pins matter.
     """
 
     def __init__(
@@ -74,20 +80,26 @@ class Catalog:
         server: str,
         *,
         read_pins: Callable[[], list[PinRow]],
-        list_tools: Callable[[], Awaitable[list[dict[str, Any]]]],
+        list_tools: Callable[[], Awaitable[list[dict[str, Any]]]] = no_tools,
     ) -> None:
         self.server = server
         self._read_pins = read_pins
         self._list_tools = list_tools
         self._pins: dict[str, PinRow] = {}
         self._declared: dict[str, frozenset[str]] = {}
+        self._renamed: dict[str, bytes] = {}
         self._pinned_at = -1
         self._live: dict[str, Listed] = {}
-        self._wanted, self._seen = 1, 0
+        self._wanted, self._told, self._seen = 1, 1, 0
         self._refreshing = asyncio.Lock()
 
     def forget(self) -> None:
         """The server says that its tools changed: ask again before the next call is bound."""
+        self._wanted += 1
+        self._told = self._wanted
+
+    def again(self) -> None:
+        """Somebody wants to know anew: whoever does not, need not wait for that."""
         self._wanted += 1
 
     async def fresh(self) -> None:
@@ -98,15 +110,16 @@ class Catalog:
         Raises:
             Refused: as `list_tools`; or the tools change faster than they can be listed.
         """
+        wanted = self._wanted
         for _ in range(MAX_REFRESHES):
-            if self._seen == self._wanted:
+            if self._seen >= max(wanted, self._told):
                 return
             async with self._refreshing:
-                if self._seen != self._wanted:
+                if self._seen < max(wanted, self._told):
                     asked = self._wanted
                     self._live = listed(await self._list_tools())
                     self._seen = asked
-        if self._seen != self._wanted:
+        if self._seen < max(wanted, self._told):
             raise Refused(Reason.UPSTREAM_UNAVAILABLE, "the tool server's tools do not stand still")
 
     def at(self, versions: Mapping[str, int]) -> None:
@@ -115,6 +128,7 @@ class Catalog:
         if version != self._pinned_at:
             self._pins = {pin.name: pin for pin in self._read_pins()}
             self._declared = {name: _declared(pin) for name, pin in self._pins.items()}
+            self._renamed = {}
             self._pinned_at = version
 
     def tool(self, name: str) -> Tool:
@@ -135,9 +149,31 @@ class Catalog:
         """Every live tool that cannot be called for want of a pin, or because it changed."""
         return [tool for name in self._live if (tool := self.tool(name)).pin is not Pin.MATCHES]
 
-    def definition(self, name: str) -> orjson.Fragment:
-        """The pinned definition, as bytes to be shown."""
-        return orjson.Fragment(self._pins[name].definition)
+    def pinned(self) -> list[Tool]:
+        """Every pinned tool, whether or not it is live."""
+        return [
+            Tool(self.server, name, pin.sha256, declared=self._declared[name])
+            for name, pin in self._pins.items()
+            if name != INSTRUCTIONS
+        ]
+
+    def definition(self, name: str, shown: str = "") -> orjson.Fragment:
+        """The pinned definition, as bytes to be shown; under another name where one is given."""
+        data = self._pins[name].definition
+        if shown in {"", name}:
+            return orjson.Fragment(data)
+        if (renamed := self._renamed.get(shown)) is None:
+            members = {member: orjson.Fragment(bytes(raw)) for member, raw in read_object(data).items()}
+            renamed = self._renamed[shown] = orjson.dumps({**members, "name": shown})
+        return orjson.Fragment(renamed)
+
+    def mirroring(self, name: str) -> Any:
+        """The pinned `inputSchema` if arguments are mirrored in header fields, else None."""
+        pin = self._pins.get(name)
+        if pin is None or b"x-mcp-header" not in pin.definition:
+            return None
+        value = orjson.loads(pin.definition)
+        return value.get("inputSchema") if isinstance(value, dict) else None
 
     def definitions(self) -> dict[tuple[str, str], Any]:
         """Every pinned definition by (server, name), read."""

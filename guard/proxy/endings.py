@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,12 +53,17 @@ class Flight:
     """A request on its way.
 
     Attributes:
+        tell: sends the client a notification that belongs to this request, as a line; None where
+            none can be sent.
+        headers: of the HTTP request that it came in, names in lower case; None where there are none.
         on_progress: hears the params of each progress notification that the server sends for it.
         cancelled: whether the client called it off.
         ending: resolved once, by whoever knows first.
         parent: the artifact that came with it, once it was looked at: it can be used up only once.
     """
 
+    tell: Callable[[bytes], None] | None = field(default=None, repr=False)
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
     on_progress: Callable[[dict[str, Any]], None] | None = None
     cancelled: bool = False
     ending: asyncio.Future[Ending] | None = field(default=None, repr=False)

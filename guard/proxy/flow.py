@@ -28,7 +28,9 @@ class World(Protocol):
     def issue(self, call: Call, allow: Allow) -> Grant: ...  # noqa: D102
     async def record(self, call: Call, allow: Allow, grant: Grant) -> bool: ...  # noqa: D102
     def verify(self, grant: Grant, call: Call) -> VerifiedGrant: ...  # noqa: D102
-    async def dispatch(self, verified: VerifiedGrant, message: Request) -> Ending: ...  # noqa: D102
+    async def dispatch(  # noqa: D102
+        self, verified: VerifiedGrant, message: Request, call: Call
+    ) -> Ending: ...
     async def end(self, call: Call, ending: Ending) -> None: ...  # noqa: D102
     def reply(self, message: Request, call: Call, ending: Ending) -> bytes | None: ...  # noqa: D102
     async def refuse(  # noqa: D102
@@ -70,7 +72,7 @@ async def authorize(message: Request, world: World) -> bytes | None:
             return await world.refuse(message, principal, call, reason)
         return await _finish(message, call, Failed(reason.reason, integrity=integrity), world)
     try:
-        ending = await world.dispatch(verified, message)
+        ending = await world.dispatch(verified, message, call)
     except Exception:  # noqa: BLE001 - it may have been sent, and nobody knows
         ending = Unknown(Reason.UNEXPECTED)
     return await _finish(message, call, ending, world)

@@ -17,6 +17,7 @@ import msgspec
 from guard.core.model import OWN_META_PREFIX
 
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
 _SUSPECT: Final = (b"guard-mcp", b"\\u00", b"\\/")
 
 
@@ -48,6 +49,8 @@ def read_line(line: bytes) -> Line:
     try:
         if not line.isascii():
             line.decode()
+        if b"\n" in line or b"\r" in line:  # between tokens they are blanks; inside a string they are no JSON
+            line = line.translate(_ONE_LINE)
         try:
             found = _line.decode(line)
         except msgspec.DecodeError:

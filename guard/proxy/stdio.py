@@ -6,37 +6,42 @@ import asyncio
 import contextlib
 import os
 import stat
-from collections.abc import Callable
 from threading import Thread
 from typing import Any, Final
 
+from guard.proxy import wire
 from guard.proxy.lines import LineBuffer
-from guard.proxy.server import Session
+from guard.proxy.server import Handler, Session
+from guard.proxy.wire import Malformed, Notification, Request
+from guard.proxy.world import Gate
 
 CHUNK: Final = 65536
 FLUSH_SECONDS: Final = 5.0
+CALLED_OFF_SECONDS: Final = 2.0
+MAX_IN_FLIGHT: Final = 1024
+"""Requests of one client at once; while there are so many, no more is read from it."""
 
 
 class Pipes(asyncio.Protocol):
     """A client's two pipes.
 
     Args:
-        make_session: given `write` and `on_busy`, makes the session that lines go to.
+        gate: the world of its calls.
 
     Attributes:
         closed: done when the client has closed its end.
+        session: what its messages are answered by.
     """
 
-    def __init__(
-        self, make_session: Callable[[Callable[[bytes], None], Callable[[bool], None]], Session]
-    ) -> None:
+    def __init__(self, gate: Gate) -> None:
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.session = Session(gate, self._write)
         self._lines = LineBuffer()
         self._reader: asyncio.ReadTransport | None = None
         self._writer: asyncio.WriteTransport | None = None
         self._flushed = asyncio.Event()
         self._holds = 0
-        self.session = make_session(self._write, self.hold)
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self, read_fd: int, write_fd: int) -> None:
         """Attach the pipes. What cannot be polled, a file or /dev/null, is pumped through one."""
@@ -57,6 +62,17 @@ class Pipes(asyncio.Protocol):
         else:
             self._reader.resume_reading()
 
+    async def drain(self, seconds: float) -> None:
+        """Let what is in flight come home, at most so long; then call it off."""
+        self.session.finish()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        self.session.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CALLED_OFF_SECONDS)
+        for task in self._tasks:  # still asking the server something; an open grant ends at the next start
+            task.cancel()
+
     async def close(self) -> None:
         """Write what is left, then let go."""
         if self._reader is not None:
@@ -76,6 +92,35 @@ class Pipes(asyncio.Protocol):
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(line)
 
+    # -- messages ------------------------------------------------------------------------------
+
+    def _receive(self, line: bytes) -> None:
+        try:
+            message = wire.read_message(line)
+            if isinstance(message, Request):
+                message.flight.tell = self._write
+                handler = self.session.admit(message)
+                if len(self.session.in_flight) == MAX_IN_FLIGHT:
+                    self.hold(True)  # noqa: FBT003 - the one thing it tells
+                task = asyncio.ensure_future(self._answer(message, handler))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            elif isinstance(message, Notification):
+                self.session.hear(message)
+        except Malformed as fault:
+            self._write(wire.error(fault.id, fault.code, fault.message, fault.data))
+
+    async def _answer(self, message: Request, handler: Handler) -> None:
+        try:
+            line, _ = await self.session.answer(message, handler)
+        finally:
+            if len(self.session.in_flight) == MAX_IN_FLIGHT - 1:
+                self.hold(False)  # noqa: FBT003 - the one thing it tells
+        if line is not None:
+            self._write(line)
+
+    # -- the transport's side ------------------------------------------------------------------
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client's end is there."""
         assert isinstance(transport, asyncio.ReadTransport)  # noqa: S101 - asyncio's contract
@@ -87,9 +132,9 @@ class Pipes(asyncio.Protocol):
         """Bytes from the client."""
         lines, too_long = self._lines.feed(data)
         for _ in range(too_long):
-            self.session.refuse_line()
+            self._write(wire.error(None, wire.INVALID_REQUEST, "the message is too large"))
         for line in lines:
-            self.session.receive(line)
+            self._receive(line)
 
     def eof_received(self) -> None:
         """The client closed its end."""
@@ -97,7 +142,7 @@ class Pipes(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """The client is gone, or has said its last."""
         if rest := self._lines.rest():
-            self.session.receive(rest)
+            self._receive(rest)
         if not self.closed.done():
             self.closed.set_result(None)
 

@@ -1,17 +1,16 @@
-"""One tool server behind Guard: a process on pipes, spoken to in the era that it speaks.
+"""One tool server behind Guard, whatever carries the messages: eras, artifacts, endings.
 
 Dispatch takes a VerifiedGrant and nothing else. What is sent is the params that were verified,
-with `_meta` built anew: the era's envelope, progress, trace context, and the artifact.
+with `_meta` built anew: the era's envelope, progress, trace context, and the artifact. `process`
+and `remote` are the two ways to carry it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -23,16 +22,17 @@ from guard.core.errors import GuardError, Reason, Refused, printable
 from guard.core.model import ARTIFACT_META
 from guard.proxy import eras, wire
 from guard.proxy.endings import Ending, Failed, Flight, Returned, Unknown
-from guard.proxy.lines import LineBuffer
 from guard.proxy.replies import Garbage, Line, read_line, read_object, value_of, without_own_meta
 
 CLIENT_INFO: Final = {"name": "guard-mcp", "version": __version__}
 EXTENSION: Final = "dev.guard-mcp/authorization"
 PROBE_SECONDS: Final = 10.0
-STOP_SECONDS: Final = 2.0
-LAST_WORDS_SECONDS: Final = 0.2
+LISTEN_SECONDS: Final = 3600.0
+LISTEN_AGAIN_SECONDS: Final = 1.0
 MAX_PAGES: Final = 100
 MAX_TOOLS: Final = 10_000
+MAX_IN_FLIGHT: Final = 512
+"""Requests that one server may have unanswered; more are refused, so that nothing grows."""
 _CAPABILITIES: Final[Mapping[str, Any]] = {"extensions": {EXTENSION: {}}}
 _COMPLETE: Final = b'"complete"'
 
@@ -41,79 +41,78 @@ class ServerError(GuardError):
     """The tool server cannot be started, or does not speak MCP."""
 
 
-class Upstream(asyncio.SubprocessProtocol):
-    """A tool server's process.
+class Upstream(ABC):
+    """A tool server, spoken to in the era that it speaks.
 
     Args:
-        command: program and arguments.
-        env: its whole environment; never Guard's own.
+        where: what to call it in messages: its command or its URL, printable.
         timeout: seconds that a request may take.
         on_list_changed: called when the server says that its tools changed.
-        on_gone: called once when the process has ended.
-        on_pressure: told True when the server reads too slowly, False when it caught up.
+        on_gone: called once when it cannot be spoken to any more.
+
+    Attributes:
+        info: its `serverInfo`.
+        instructions: its instructions, None for none.
+        version: the revision of MCP that was agreed on, "" before that.
+        reachable: whether it could be reached when it was last tried.
     """
 
     def __init__(
         self,
-        command: Sequence[str],
+        where: str,
         *,
-        env: Mapping[str, str],
-        cwd: str | None = None,
         timeout: float = 300.0,
         on_list_changed: Callable[[], None] = lambda: None,
         on_gone: Callable[[], None] = lambda: None,
-        on_pressure: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        self.command = tuple(command)
+        self.where = where
         self.info: dict[str, Any] = {}
         self.instructions: str | None = None
         self.version = ""
-        self._env = dict(env)
-        self._cwd = cwd
+        self.reachable = True
         self._timeout = timeout
         self._on_list_changed = on_list_changed
         self._on_gone = on_gone
-        self._on_pressure = on_pressure
-        self._lines = LineBuffer()
         self._flights: dict[int, Flight] = {}
         self._next = 0
-        self._stdin: asyncio.WriteTransport | None = None
-        self._process: asyncio.SubprocessTransport | None = None
         self._silent = False
-        self._dead = asyncio.Event()
+        self._announces = False
+        self._ears: Flight | None = None
+        self._listener: asyncio.Task[None] | None = None
 
-    # -- life ----------------------------------------------------------------------------------
+    # -- what carries the messages ---------------------------------------------------------------
 
+    @abstractmethod
     async def start(self) -> None:
-        """Start the process and agree on an era.
+        """Connect and agree on an era.
 
         Raises:
-            ServerError: it cannot be started, or speaks no version that Guard speaks.
+            ServerError: it cannot be started or reached, or speaks no version that Guard speaks.
         """
-        loop = asyncio.get_running_loop()
-        try:
-            transport, _ = await loop.subprocess_exec(
-                lambda: self,
-                *self.command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=None,
-                env=self._env,
-                cwd=self._cwd,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise ServerError(
-                f"the tool server does not start: {error.strerror}",
-                where=printable(self.command[0]),
-                remedy="run the command by itself to see why",
-            ) from None
-        self._process = transport
-        await self._agree()
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Let go of it. What it did not answer is unknown."""
+
+    @abstractmethod
+    async def _send(self, id_: int, method: str, params: Mapping[str, Any], version: str) -> Failed | None:
+        """Send one request; its answer ends its flight. A Failed says that nothing was sent."""
+
+    @abstractmethod
+    def _notify(self, method: str, params: Mapping[str, Any]) -> None:
+        """Send a notification, if it can be sent."""
+
+    @abstractmethod
+    def _answer(self, line: bytes) -> None:
+        """Send the answer to a request of the server's, if it can be sent."""
+
+    @abstractmethod
+    def _abandon(self, id_: int, method: str) -> None:
+        """Nobody waits for this request any more."""
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs and an era is agreed on."""
+        """Whether an era is agreed on and the server can be spoken to."""
         return self.version != "" and not self._silent
 
     @property
@@ -121,25 +120,12 @@ class Upstream(asyncio.SubprocessProtocol):
         """Whether the server speaks 2026-07-28."""
         return self.version in eras.MODERN
 
-    async def stop(self) -> None:
-        """Close its input, wait, then terminate, then kill: the process group, nothing stays behind."""
-        if self._process is None:
-            return
-        if self._stdin is not None:
-            self._stdin.close()
-        for signum in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._dead.wait(), STOP_SECONDS)
-                break
-            self._signal(signum)
-        self._signal(signal.SIGKILL)
-        self._process.close()
+    @property
+    def busy(self) -> bool:
+        """Whether anybody waits for an answer."""
+        return any(flight is not self._ears for flight in self._flights.values())
 
-    def _signal(self, signum: signal.Signals) -> None:
-        pid = self._process.get_pid() if self._process else None
-        if pid is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signum)
+    # -- agreeing --------------------------------------------------------------------------------
 
     async def _agree(self) -> None:
         """Probe with `server/discover`; whatever is no modern answer falls back to the handshake."""
@@ -167,23 +153,51 @@ class Upstream(asyncio.SubprocessProtocol):
         found = _object(ending)
         version = found.get("protocolVersion")
         if version not in eras.HANDSHAKE:
-            ended = self._process.get_returncode() if self._process else None
-            raise ServerError(
-                "the tool server did not complete the MCP handshake"
-                if ended is None
-                else f"the tool server ended before it answered, exit code {ended}",
-                where=printable(" ".join(self.command)),
-                remedy="run the command by itself: does it speak MCP on its standard output?",
-            )
+            raise self._no_handshake()
         self._adopt(version, found, {eras.SERVER_INFO: found.get("serverInfo")})
-        self._write(wire.notification("notifications/initialized", {}))
+        self._notify("notifications/initialized", {})
+
+    def _no_handshake(self) -> ServerError:
+        return ServerError("the tool server did not complete the MCP handshake", where=self.where)
 
     def _adopt(self, version: str, found: Mapping[str, Any], meta: Any) -> None:
         info = meta.get(eras.SERVER_INFO) if isinstance(meta, dict) else None
-        instructions = found.get("instructions")
+        instructions, capabilities = found.get("instructions"), found.get("capabilities")
+        tools = capabilities.get("tools") if isinstance(capabilities, dict) else None
         self.info = info if isinstance(info, dict) else {}
         self.instructions = instructions if isinstance(instructions, str) else None
+        self._announces = isinstance(tools, dict) and tools.get("listChanged") is True
         self.version = version
+
+    # -- hearing of change ---------------------------------------------------------------------
+
+    def _attend(self) -> None:
+        """Hear of changed tools for as long as the server is there, if it says that it tells."""
+        if self._announces:
+            self._listener = asyncio.ensure_future(self._listen())
+
+    def _deaf(self) -> None:
+        if self._listener is not None:
+            self._listener.cancel()
+
+    async def _listen(self) -> None:
+        """2026-07-28: a subscription, opened again where it ends."""
+        wanted = {"notifications": {"toolsListChanged": True}}
+        pause = LISTEN_AGAIN_SECONDS
+        while self.modern and not self._silent:
+            self._ears = Flight()
+            ending = await self._ask(
+                "subscriptions/listen",
+                wanted,
+                version=self.version,
+                timeout=LISTEN_SECONDS,
+                flight=self._ears,
+            )
+            if isinstance(ending, Returned) and ending.is_error:
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LISTEN_SECONDS)
+            self._on_list_changed()  # what happened while nobody listened
 
     # -- asking --------------------------------------------------------------------------------
 
@@ -220,25 +234,29 @@ class Upstream(asyncio.SubprocessProtocol):
         flight = flight or Flight()
         if flight.cancelled:
             return Failed(Reason.CANCELLED)
-        if self._stdin is None or self._stdin.is_closing() or self._silent:
+        if self._silent:
             return Failed(Reason.UPSTREAM_UNAVAILABLE)
+        if len(self._flights) >= MAX_IN_FLIGHT:
+            return Failed(Reason.OVERLOADED)
         self._next += 1
         id_, loop = self._next, asyncio.get_running_loop()
         flight.ending = loop.create_future()
         own = {**(meta or {}), **_envelope(version)}
         if flight.on_progress is not None:
             own["progressToken"] = id_
-        line = wire.request(id_, method, {**params, "_meta": own} if own else params)
         self._flights[id_] = flight
         timer = loop.call_later(timeout, flight.end, Unknown(Reason.TIMED_OUT))
         try:
-            self._stdin.write(line)
-            ending = await flight.ending
+            unsent = await self._send(id_, method, {**params, "_meta": own} if own else params, version)
+            ending = unsent or await flight.ending
+        except BaseException:  # whoever waited was torn down
+            self._abandon(id_, method)
+            raise
         finally:
             timer.cancel()
             self._flights.pop(id_, None)
-        if isinstance(ending, Unknown) and not self._silent and method != "initialize":
-            self._write(wire.notification("notifications/cancelled", {"requestId": id_}))
+        if isinstance(ending, Unknown) and not self._silent:
+            self._abandon(id_, method)
         return ending
 
     async def list_tools(self) -> list[dict[str, Any]]:
@@ -262,30 +280,16 @@ class Upstream(asyncio.SubprocessProtocol):
                 return tools
         return tools
 
-    def _write(self, line: bytes) -> None:
-        if self._stdin is not None and not self._stdin.is_closing():
-            self._stdin.write(line)
-
     # -- what the server says ------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The pipes are there."""
-        assert isinstance(transport, asyncio.SubprocessTransport)  # noqa: S101 - asyncio's contract
-        pipe = transport.get_pipe_transport(0)
-        assert isinstance(pipe, asyncio.WriteTransport)  # noqa: S101 - stdin was asked for
-        self._stdin = pipe
-
-    def pipe_data_received(self, fd: int, data: bytes | str) -> None:  # noqa: ARG002 - only stdout is piped
-        """Bytes from the server's standard output."""
-        lines, too_long = self._lines.feed(data if isinstance(data, bytes) else data.encode())
-        if too_long:
-            # Whose answer it was cannot be known: nobody's wait may be ended by a guess.
-            self._end_all(Unknown(Reason.UPSTREAM_UNAVAILABLE))
-        for line in lines:
-            try:
-                self._hear(read_line(line))
-            except (Garbage, TypeError, ValueError) as garbage:
-                print(f"guard: the tool server wrote no message: {printable(str(garbage))}", file=sys.stderr)  # noqa: T201
+    def _hear_bytes(self, data: bytes, only: int | None = None) -> None:
+        """One message of the server's. With `only`, an answer to any other request is nobody's."""
+        try:
+            line = read_line(data)
+            if only is None or line.method is not msgspec.UNSET or line.id == only:
+                self._hear(line)
+        except (Garbage, TypeError, ValueError) as garbage:
+            print(f"guard: {self.where} sent no message: {printable(str(garbage))}", file=sys.stderr)  # noqa: T201
 
     def _hear(self, line: Line) -> None:
         if line.method is not msgspec.UNSET:
@@ -308,7 +312,7 @@ class Upstream(asyncio.SubprocessProtocol):
                 if method == "ping"
                 else wire.error(line.id, wire.METHOD_NOT_FOUND, "Guard does not pass this on yet")
             )
-            self._write(answer)
+            self._answer(answer)
         elif method == "notifications/progress":
             self._hear_progress(read_object(without_own_meta(bytes(line.params))))
         elif method == "notifications/tools/list_changed":
@@ -321,34 +325,17 @@ class Upstream(asyncio.SubprocessProtocol):
             # As bytes: a number too large to be read must not break the pipe that it came by.
             flight.on_progress({name: orjson.Fragment(bytes(value)) for name, value in params.items()})
 
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002
-        """A server that closes its output answers nothing any more."""
-        if fd == 1:
-            self._gone()
-
-    def process_exited(self) -> None:
-        """The process ended: once its last words are read, what it did not answer is unknown."""
-        self._dead.set()
-        asyncio.get_running_loop().call_later(LAST_WORDS_SECONDS, self._gone)
-
     def _gone(self) -> None:
         if self._silent:
             return
         self._silent = True
+        self._deaf()
         self._end_all(Unknown(Reason.UPSTREAM_UNAVAILABLE))
         self._on_gone()
 
     def _end_all(self, ending: Ending) -> None:
         for flight in self._flights.values():
             flight.end(ending)
-
-    def pause_writing(self) -> None:
-        """The server reads slower than it is asked."""
-        self._on_pressure(True)  # noqa: FBT003 - the one thing it tells
-
-    def resume_writing(self) -> None:
-        """The server caught up."""
-        self._on_pressure(False)  # noqa: FBT003 - the one thing it tells
 
 
 def _ending(result: bytes, failure: bytes) -> Ending:

@@ -26,6 +26,7 @@ METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603
 NOT_AUTHENTICATED: Final = 4401
+OVERLOADED: Final = 4429
 """Guard's own codes lie outside -32768..-32000, which JSON-RPC and MCP keep for themselves."""
 
 MAX_NAME: Final = 256
@@ -111,15 +112,20 @@ class Notification:
     params: Mapping[str, Any]
 
 
-def read_message(line: bytes) -> Request | Notification | None:
-    """Read one line from the client; None for a response, which nobody here asked for.
+def read_message(line: bytes, headers: Mapping[str, str] | None = None) -> Request | Notification | None:
+    """Read one message from the client; None for a response, which nobody here asked for.
+
+    Args:
+        line: the message.
+        headers: of the HTTP request that it came in, names in lower case; they must agree with it
+            where 2026-07-28 says so. None where there are none.
 
     Raises:
         Malformed: it is answered with an error and goes no further.
     """
     body, fault = _read(line)
     if isinstance(body, list):
-        raise Malformed(INVALID_REQUEST, "batches are refused whole: send one message a line")
+        raise Malformed(INVALID_REQUEST, "batches are refused whole: send one message at a time")
     if not isinstance(body, dict):
         raise Malformed(INVALID_REQUEST, "a message is a JSON object")
     id_ = body.get("id")
@@ -134,11 +140,14 @@ def read_message(line: bytes) -> Request | Notification | None:
         if "result" in body or "error" in body:
             return None
         raise Malformed(INVALID_REQUEST, "neither a request nor a response", answerable)
-    return _understood(body, answerable, inside)
+    return _understood(body, answerable, inside, headers)
 
 
 def _understood(
-    body: dict[str, Any], id_: Id | None, fault: tuple[str, str] | None
+    body: dict[str, Any],
+    id_: Id | None,
+    fault: tuple[str, str] | None,
+    headers: Mapping[str, str] | None,
 ) -> Request | Notification:
     method, params = body["method"], body.get("params", {})
     if unknown := body.keys() - _MEMBERS:
@@ -153,9 +162,9 @@ def _understood(
     if id_ is None:
         raise Malformed(INVALID_REQUEST, "id is neither a string nor a safe integer")
     meta = _meta(params.get("_meta", {}), id_)
-    modern = method != "initialize" and eras.PROTOCOL_VERSION in meta
+    modern = eras.says_modern(headers) or (method != "initialize" and eras.PROTOCOL_VERSION in meta)
     if modern:
-        require_envelope(body)
+        require_envelope(body, headers)
     rest = {name: value for name, value in params.items() if name != "_meta"}
     if method == CALL:
         _check_call(rest, id_)
@@ -172,9 +181,9 @@ def _meta(meta: Any, id_: Id) -> dict[str, Any]:
     return meta
 
 
-def require_envelope(body: Mapping[str, Any]) -> None:
+def require_envelope(body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> None:
     """The 2026-07-28 envelope, by the SDK's own ladder. Raises Malformed."""
-    if (refusal := eras.refusal(body)) is not None:
+    if (refusal := eras.refusal(body, headers)) is not None:
         code, message, data = refusal
         raise Malformed(code, message, body.get("id"), data)
 

@@ -133,5 +133,7 @@ def test_the_readmes_commands_by_hand_run(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Start the notes" in done.stdout
     assert "intent-unmatched" in done.stdout
+    assert "reason: missing-scope;" in done.stdout + done.stderr  # over HTTP, said by another's client
+    assert "field: /arguments/max_count;" in done.stdout + done.stderr
     assert "everything stands as it was recorded" in done.stdout
     assert "the proof verifies" in done.stdout

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from guard.config.home import open_home, record
 from guard.config.run import Guarded, Launch
+from guard.config.serve import Serving
 from guard.core.canonical import write
 from guard.lineage.audit import Report, audit, readable
 from guard.lineage.checkpoint import parse_vkey
@@ -174,8 +175,57 @@ def reason(response: Mapping[str, Any]) -> str:
     return str(decision(response)["reason"])
 
 
+class Kept:
+    """What a Guard wrote down, read afterwards.
+
+    Attributes:
+        home: Guard's folder.
+    """
+
+    home: Path
+
+    @contextmanager
+    def store(self) -> Iterator[SqliteStore]:
+        with closing(open_home(self.home).store()) as store:
+            yield store
+
+    def report(self) -> Report:
+        home = open_home(self.home)
+        return audit(self.home / "guard.db", [parse_vkey(home.vkey)])
+
+    def entries(self, *kinds: Kind) -> list[dict[str, Any]]:
+        """The lineage, opened."""
+        with self.store() as store:
+            found = [readable(row) for row in store.entries()]
+        return [entry for entry in found if not kinds or entry["kind"] in kinds]
+
+    def contained(self) -> list[str]:
+        with self.store() as store:
+            return [row["kind"] for row in store.contained("default")]
+
+    def settled(self) -> dict[str, list[str]]:
+        """For each call its entries, after a restart; the lineage is sound, each grant has one ending."""
+        with self.store() as store:
+            from guard.config.home import close_abandoned
+            from guard.lineage.lease import Lease
+
+            lease = Lease(self.home / "run")
+            close_abandoned(store, lease)
+            lease.release()
+        report = self.report()
+        assert report.findings == []
+        assert report.open == []
+        calls: dict[str, list[str]] = {}
+        for entry in self.entries():
+            if entry["call"]:
+                calls.setdefault(entry["call"], []).append(entry["kind"])
+        for kinds in calls.values():
+            assert sum(kind in ENDINGS for kind in kinds) == kinds.count("granted") <= 1, kinds
+        return calls
+
+
 @dataclass
-class Scene:
+class Scene(Kept):
     """Everything around one guarded server.
 
     Attributes:
@@ -233,11 +283,6 @@ class Scene:
         }
         return Launch(**{**given, **members})
 
-    @contextmanager
-    def store(self) -> Iterator[SqliteStore]:
-        with closing(open_home(self.home).store()) as store:
-            yield store
-
     def pin(self, tools: list[dict[str, Any]] | None = None) -> None:
         """Accept what the server shows."""
         pins = rows(listed(self.tools if tools is None else tools).values(), None)
@@ -271,43 +316,9 @@ class Scene:
         messages = [json.loads(line) for line in self.log.read_bytes().splitlines()]
         return [message for message in messages if message.get("method") == method]
 
-    def report(self) -> Report:
-        home = open_home(self.home)
-        return audit(self.home / "guard.db", [parse_vkey(home.vkey)])
-
-    def entries(self, *kinds: Kind) -> list[dict[str, Any]]:
-        """The lineage, opened."""
-        with self.store() as store:
-            found = [readable(row) for row in store.entries()]
-        return [entry for entry in found if not kinds or entry["kind"] in kinds]
-
-    def contained(self) -> list[str]:
-        with self.store() as store:
-            return [row["kind"] for row in store.contained("default")]
-
-    def settled(self) -> dict[str, list[str]]:
-        """For each call its entries, after a restart; the lineage is sound, each grant has one ending."""
-        with self.store() as store:
-            from guard.config.home import close_abandoned
-            from guard.lineage.lease import Lease
-
-            lease = Lease(self.home / "run")
-            close_abandoned(store, lease)
-            lease.release()
-        report = self.report()
-        assert report.findings == []
-        assert report.open == []
-        calls: dict[str, list[str]] = {}
-        for entry in self.entries():
-            if entry["call"]:
-                calls.setdefault(entry["call"], []).append(entry["kind"])
-        for kinds in calls.values():
-            assert sum(kind in ENDINGS for kind in kinds) == kinds.count("granted") <= 1, kinds
-        return calls
-
 
 @asynccontextmanager
-async def serving(guarded: Guarded, version: str) -> AsyncIterator[Client]:
+async def serving(guarded: Guarded | Serving, version: str) -> AsyncIterator[Client]:
     loop = asyncio.get_running_loop()
     (from_client, client_out), (client_in, to_client) = os.pipe(), os.pipe()
     reader = asyncio.StreamReader(limit=64 * 1024 * 1024)

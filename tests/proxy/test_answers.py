@@ -71,7 +71,7 @@ def test_only_what_may_pass_by_itself_is_retryable() -> None:
     told = {
         reason for reason in Reason if denied(Deny(reason))["_meta"]["dev.guard-mcp/decision"]["retryable"]
     }
-    assert told == {Reason.CONTENDED, Reason.CLOCK_BEHIND, Reason.UPSTREAM_UNAVAILABLE}
+    assert told == {Reason.CONTENDED, Reason.CLOCK_BEHIND, Reason.UPSTREAM_UNAVAILABLE, Reason.OVERLOADED}
 
 
 @pytest.mark.parametrize("char", ["\x1b[31m", "\u202e", "\u200b", "\n", "\x00", "\x9b", "\U000e0041"])

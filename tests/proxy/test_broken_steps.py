@@ -228,7 +228,7 @@ async def test_the_upstream_itself_takes_nothing_but_a_verified_grant(scene: Sce
 
     def wrap(guarded: Guarded) -> None:
         real: Any = guarded.gate.dispatch
-        guarded.gate.dispatch = lambda verified, message: real(object(), message)  # type: ignore[method-assign]
+        guarded.gate.dispatch = lambda verified, message, call: real(object(), message, call)  # type: ignore[method-assign]
 
     async with scene.guarded(wrap=wrap) as client:
         assert reason(await client.call(text="unverified")) == "artifact-missing"

@@ -412,7 +412,7 @@ async def test_a_server_that_does_not_exist_is_not_served(tmp_path: Path) -> Non
 LATER = (
     "resources/list", "resources/templates/list", "resources/read", "resources/subscribe",
     "resources/unsubscribe", "prompts/list", "prompts/get", "logging/setLevel", "completion/complete",
-    "subscriptions/listen", "tasks/get", "tasks/result", "tasks/update", "tasks/cancel", "tasks/list",
+    "tasks/get", "tasks/result", "tasks/update", "tasks/cancel", "tasks/list",
     "roots/list", "sampling/createMessage", "elicitation/create", "tools/Call", "tools/call ", "Tools/call",
     "notifications/initialized", "notifications/cancelled", "rpc.discover", "x",
 )  # fmt: skip

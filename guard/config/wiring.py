@@ -1,0 +1,95 @@
+"""The parts that every Guard is made of, whatever serves them, and how they are put together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from guard.config.home import DEFAULT_TENANT, Home, close_abandoned
+from guard.core.errors import printable
+from guard.core.model import Pin, Tool
+from guard.lineage.lease import Lease
+from guard.lineage.log import IN_PLACE, Log
+from guard.lineage.sqlite import SqliteStore
+from guard.policy.findings import nearest
+from guard.policy.rules import Policy
+from guard.proxy.catalog import Catalog
+from guard.proxy.links import About, Make
+
+
+def begin(store: SqliteStore, home: Home) -> tuple[Lease, Log]:
+    """Take the lease, end what a dead process left open, and start the log's writer."""
+    lease = Lease(home.path / "run")
+    close_abandoned(store, lease)
+    return lease, Log(store, on_failure=_log_failed, in_place=IN_PLACE)
+
+
+def about(
+    name: str,
+    make: Make,
+    *,
+    audience: str,
+    home: Home,
+    store: SqliteStore,
+    pin_command: Callable[[str], str],
+    shared: bool = False,
+    idle_seconds: float | None = None,
+    most: int = 64,
+    let_go: Callable[[], Awaitable[None]] | None = None,
+) -> About:
+    """What there is to know of a tool server, with its verifier and its pins."""
+    return About(
+        name=name,
+        audience=audience,
+        make=make,
+        verifier=home.gate_verifier(audience),
+        pins=lambda tenant: store.pins(tenant, name),
+        pin_command=pin_command,
+        shared=shared,
+        idle_seconds=idle_seconds,
+        most=most,
+        let_go=let_go,
+    )
+
+
+def definitions(store: SqliteStore, tenant: str, servers: Iterable[str]) -> Mapping[tuple[str, str], Any]:
+    """Every pinned definition of these servers, by (server, name)."""
+    found: dict[tuple[str, str], Any] = {}
+    for server in servers:
+        catalog = Catalog(server, read_pins=partial(store.pins, tenant, server))
+        catalog.at(store.versions(tenant))
+        found |= catalog.definitions()
+    return found
+
+
+def tenants(store: SqliteStore) -> list[str]:
+    """Every tenant that has an API key, and the default one."""
+    return list(dict.fromkeys([DEFAULT_TENANT, *(record.tenant for record in store.api_keys())]))
+
+
+def warn_of_role(policy: Policy, role: str) -> None:
+    """Tell the operator of a role that the policy does not have."""
+    if not policy.role_exists(role):
+        what = f"the policy has no role {printable(role)}, every call will be denied"
+        say(what, nearest(role, policy.roles))
+
+
+def tell_of(tools: Sequence[Tool], pin_command: str) -> None:
+    """Name the tools that will be refused for want of a pin."""
+    for pin, state in ((Pin.UNPINNED, "not pinned"), (Pin.CHANGED, "not as they were pinned")):
+        names = ", ".join(printable(tool.name) for tool in tools if tool.pin is pin)
+        if names:
+            say(f"these tools are {state} and will be refused: {names}", pin_command)
+
+
+def _log_failed(error: BaseException) -> None:
+    what = f"the lineage cannot be written, every call is denied: {printable(str(error))}"
+    say(what, "mend the disk or the file, then start Guard again")
+
+
+def say(what: str, remedy: str = "") -> None:
+    """Tell the operator, on standard error."""
+    hint = f"\n  next: {remedy}" if remedy else ""
+    print(f"guard: {what}{hint}", file=sys.stderr, flush=True)  # noqa: T201 - stdout is the client's

@@ -1,0 +1,88 @@
+"""What Guard says of itself beside the MCP endpoint: its health, and what outsiders check it with.
+
+Nothing here is a secret: no key, no name of a caller, no command, no argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from guard import __version__
+from guard.core.errors import Reason
+from guard.proxy.house import House
+
+_TENANT: Final = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What an outsider needs to check this Guard.
+
+    Attributes:
+        issuer: `iss` of its artifacts.
+        jwks: its artifact keys, public.
+        vkey: what its checkpoints are checked with (C2SP signed-note).
+    """
+
+    issuer: str
+    jwks: Mapping[str, Any]
+    vkey: str
+
+
+def not_ready(house: House) -> Reason | None:
+    """Why no call could be permitted now, None if nothing stands against it."""
+    now, policy = house.clock(), house.generation.policy
+    if house.log.failure is not None:
+        return Reason.STORE_UNAVAILABLE
+    if not house.issuer.usable(now // 1000):
+        return Reason.ARTIFACT_KEY_UNAVAILABLE
+    ends = [policy.expires, policy.observe_until if policy.observing else None]
+    if any(end is not None and now >= end for end in ends):
+        return Reason.POLICY_EXPIRED
+    try:
+        newest = house.log.store.versions(_TENANT).get(policy.ref.versioned, policy.ref.version)
+    except Exception:  # noqa: BLE001 - a store that cannot be read permits nothing
+        return Reason.STORE_UNAVAILABLE
+    return None if newest == policy.ref.version else Reason.POLICY_SUPERSEDED
+
+
+def health(house: House) -> tuple[bool, dict[str, Any]]:
+    """Whether calls can be permitted, and the whole of it: live, ready, why not, each tool server."""
+    reason = not_ready(house)
+    servers = {name: server.health() for name, server in house.generation.servers.items()}
+    about: dict[str, Any] = {
+        "live": True,
+        "ready": reason is None,
+        "version": __version__,
+        "servers": servers,
+    }
+    if reason is not None:
+        about["reason"] = reason
+    return reason is None, about
+
+
+def proof(house: House, published: Published) -> dict[str, Any]:
+    """The latest checkpoint, the policy's digest, the key set, and counts since the start."""
+    ref = house.generation.policy.ref
+    return {
+        "issuer": published.issuer,
+        "vkey": published.vkey,
+        "checkpoint": house.log.store.checkpoint(),
+        "jwks": published.jwks,
+        "policy": {
+            "id": ref.id,
+            "version": ref.version,
+            "sha256": ref.sha256,
+            "mode": house.generation.policy.mode,
+        },
+        "since": house.started,
+        "decisions": _counts(house.decisions),
+        "refusals": _counts(house.refusals),
+    }
+
+
+def _counts(counted: Mapping[str, int]) -> dict[str, int]:
+    """As JSON has them: a reason is a subclass of `str`, and the writer takes only plain ones as names."""
+    return {str(name): count for name, count in sorted(counted.items())}

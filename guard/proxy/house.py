@@ -1,0 +1,170 @@
+"""What one Guard is while it runs, and the generation of its configuration that holds now.
+
+A generation never changes. A reload puts a whole new one in its place at one moment; a call takes
+the newest one when it is bound and keeps it to its end, so no call sees half of a reload.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from guard.artifact.grant import Issuer
+from guard.artifact.verify import Verifier
+from guard.core.errors import GuardError
+from guard.lineage.entry import Kind
+from guard.lineage.log import Log, entry
+from guard.lineage.store import Conflict, Place, Recorded, SavePolicy, Transaction
+from guard.policy.rules import Policy
+from guard.proxy.links import ToolServer
+
+JOINT: Final = "__"
+"""Between the server's name and the tool's, where there is more than one server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Everything that one configuration and one policy make.
+
+    Attributes:
+        policy: what decides.
+        servers: the tool servers by name, in the order of the configuration.
+        conversation: the configured conversation id, None for none.
+        strict: whether a result waits until its ending is durable.
+        parents: verifiers of artifacts that clients present, one for each trusted issuer.
+    """
+
+    policy: Policy
+    servers: Mapping[str, ToolServer]
+    conversation: str | None = None
+    strict: bool = False
+    parents: Sequence[Verifier] = field(default=(), repr=False)
+
+    @property
+    def only(self) -> ToolServer | None:
+        """The one server, None where there are more."""
+        return next(iter(self.servers.values())) if len(self.servers) == 1 else None
+
+    def find(self, name: str) -> tuple[ToolServer, str] | None:
+        """The server that a client's name for a tool means, and the server's own name for the tool.
+
+        A server's name holds no JOINT and does not end in `_`, so the first JOINT is the one.
+        """
+        if self.only is not None:
+            return self.only, name
+        server, joint, tool = name.partition(JOINT)
+        found = self.servers.get(server)
+        return (found, tool) if found is not None and joint and tool else None
+
+    def exposed(self, server: str, tool: str) -> str:
+        """The client's name for a server's tool."""
+        return tool if self.only is not None else f"{server}{JOINT}{tool}"
+
+
+class Watcher(Protocol):
+    """Whoever must hear that the visible tools may have changed."""
+
+    def tools_changed(self) -> None:
+        """They may have."""
+        ...
+
+
+class House:
+    """What outlives a reload.
+
+    Args:
+        issuer: signs artifacts.
+        log: where entries go.
+        instance: who owes the endings.
+        clock: UNIX milliseconds.
+        generation: the first one.
+
+    Attributes:
+        decisions: how many calls were decided since the start, by reason; "allow" for the permitted.
+        refusals: how many messages were refused before anybody was identified or anything judged.
+    """
+
+    def __init__(
+        self,
+        *,
+        issuer: Issuer,
+        log: Log,
+        instance: str,
+        clock: Callable[[], int],
+        generation: Generation,
+    ) -> None:
+        self.issuer = issuer
+        self.log = log
+        self.instance = instance
+        self.clock = clock
+        self.generation = generation
+        self.decisions: Counter[str] = Counter()
+        self.refusals: Counter[str] = Counter()
+        self.started = clock()
+        self._watchers: set[Watcher] = set()
+        self._settled = asyncio.Event()
+        self._settled.set()
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tell it when tools may have changed."""
+        self._watchers.add(watcher)
+
+    def unwatch(self, watcher: Watcher) -> None:
+        """Tell it no more."""
+        self._watchers.discard(watcher)
+
+    def tools_changed(self) -> None:
+        """The tools of some server, or the policy, may have changed."""
+        for watcher in [*self._watchers]:
+            watcher.tools_changed()
+
+    async def settled(self) -> Generation:
+        """The generation that holds, once no reload is half done.
+
+        Whoever reads the store right after this, without awaiting anything between, reads it beside
+        the generation that belongs to it.
+        """
+        await self._settled.wait()
+        return self.generation
+
+    async def adopt(self, tenant: str, policy: Policy) -> None:
+        """Record the policy for a tenant that the store does not know it of. Raises Refused."""
+        await self.log.commit(policy_record(policy, tenant, self.clock()))
+
+    async def replace(self, generation: Generation, records: Sequence[Transaction]) -> None:
+        """Record what the new generation brings, then let it hold.
+
+        Calls that were bound before find, in step 6, that the policy moved, and are decided anew.
+
+        Raises:
+            Refused: it could not be recorded; the old generation holds.
+            GuardError: the store has a newer policy, or another of the same version; the old holds.
+        """
+        self._settled.clear()
+        try:
+            for record in records:
+                outcome = await self.log.commit(record)
+                if not isinstance(outcome, Recorded):
+                    what = outcome.what if isinstance(outcome, Conflict) else "the store moved meanwhile"
+                    raise GuardError(what, remedy="raise `version` in the policy: it only grows")
+            self.generation = generation
+        finally:
+            self._settled.set()
+        self.tools_changed()
+
+
+def policy_record(policy: Policy, tenant: str, now: int) -> Transaction:
+    """What is recorded of a policy that was loaded.
+
+    Args:
+        policy: the policy.
+        tenant: whose.
+        now: UNIX milliseconds.
+    """
+    ref = policy.ref
+    fields = {"id": ref.id, "version": ref.version, "sha256": ref.sha256, "mode": policy.mode}
+    effect = SavePolicy(ref.id, ref.version, ref.sha256)
+    return Transaction(Place(tenant), entry(Kind.POLICY, "", fields), now, effects=(effect,))

@@ -1,0 +1,315 @@
+"""The front: Streamable HTTP towards clients, in both eras, as one ASGI application.
+
+The order of the checks is the order of trust: Host and Origin, then who calls, then what it says.
+Nobody unauthenticated has a byte of a body read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from guard.core.errors import Reason, Refused
+from guard.core.model import Principal
+from guard.proxy import documents, eras, wire
+from guard.proxy.documents import Published
+from guard.proxy.exchange import JSON, KEEP_ALIVE_SECONDS, Exchange, Turned
+from guard.proxy.house import House
+from guard.proxy.refusals import Refusals
+from guard.proxy.server import LISTEN, Session
+from guard.proxy.sessions import Held, Sessions, new_session
+from guard.proxy.sse import KEEP_ALIVE, Outbox
+from guard.proxy.wire import Malformed, Notification, Request
+from guard.proxy.world import Gate
+
+PATH: Final = "/mcp"
+SESSION: Final = "mcp-session-id"
+_LOCAL: Final = re.compile(r"(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?", re.ASCII)
+_READABLE: Final = frozenset({"/health", "/proof", "/.well-known/jwks.json"})
+_STATUS: Final[Mapping[int, int]] = {
+    wire.PARSE_ERROR: 400,
+    wire.INVALID_REQUEST: 400,
+    wire.INVALID_PARAMS: 400,
+    eras.HEADER_MISMATCH: 400,
+    eras.UNSUPPORTED_VERSION: 400,
+    wire.METHOD_NOT_FOUND: 404,
+    wire.NOT_AUTHENTICATED: 401,
+}
+"""HTTP status of Guard's own errors to modern clients (2026-07-28, Streamable HTTP)."""
+
+Identify = Callable[[str | None], Callable[[], Principal]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the front holds requests to; replaced whole on a reload.
+
+    Attributes:
+        identify: given the value of `Authorization`, who calls: asked anew whenever it matters.
+        hosts: values of `Host` that are meant for this Guard, lower case.
+        origins: origins of pages that may call it, lower case; others may not.
+        local: whether pages of this very machine may.
+        body_bytes: of one message.
+        body_seconds: to send it.
+        in_flight: requests of one principal at once.
+    """
+
+    identify: Identify = field(repr=False)
+    hosts: frozenset[str]
+    origins: frozenset[str] = frozenset()
+    local: bool = True
+    body_bytes: int = 4 * 1024 * 1024
+    body_seconds: float = 30.0
+    in_flight: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sent a request, and how to ask that again."""
+
+    identify: Callable[[], Principal]
+    principal: Principal
+
+
+class Front:
+    """The application.
+
+    Args:
+        house: what answers.
+        rules: what requests are held to.
+        sessions: the handshake-era sessions.
+        published: what outsiders check this Guard with.
+        refusals_per_minute: for one address.
+    """
+
+    def __init__(
+        self,
+        house: House,
+        *,
+        rules: Rules,
+        sessions: Sessions,
+        published: Published,
+        refusals_per_minute: int = 60,
+    ) -> None:
+        self.house = house
+        self.rules = rules
+        self.sessions = sessions
+        self.refusals = Refusals(refusals_per_minute, house.refusals)
+        self._published = published
+        self._busy: Counter[tuple[str, str, str]] = Counter()
+        self._listening: set[Session] = set()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request (ASGI 3)."""
+        if scope["type"] != "http":
+            return
+        exchange = Exchange(scope, receive, send)
+        try:
+            exchange.read_fields()
+            await self._route(exchange)
+        except Turned as turned:
+            await exchange.turn_away(turned)
+        except TimeoutError:  # the client does not read: uvicorn lets go of what is not answered whole
+            return
+
+    async def _route(self, exchange: Exchange) -> None:
+        self._check_place(exchange.fields)
+        if exchange.path in _READABLE:
+            await self._show(exchange)
+            return
+        if exchange.path != PATH:
+            raise Turned(404, f"there is nothing here: the MCP endpoint is {PATH}")
+        caller = self._identify(exchange)
+        match exchange.method:
+            case "POST":
+                await self._post(exchange, caller)
+            case "GET" if SESSION in exchange.fields:
+                await self._stream(exchange, self._held(exchange.fields, caller))
+            case "DELETE" if SESSION in exchange.fields:
+                self.sessions.end(self._held(exchange.fields, caller))
+                await exchange.respond(204)
+            case _:
+                raise Turned(405, "the MCP endpoint takes POST", headers=[("allow", "POST, GET, DELETE")])
+
+    # -- who, and where to ---------------------------------------------------------------------
+
+    def _check_place(self, fields: Mapping[str, str]) -> None:
+        """A page in a browser must not reach a local Guard under a name of its own (DNS rebinding)."""
+        if fields.get("host", "").lower() not in self.rules.hosts:
+            self.house.refusals["host"] += 1
+            raise Turned(421, "this Guard does not serve that host: see `hosts` in its configuration")
+        origin = fields.get("origin")
+        if origin is not None and not self._welcome(origin.lower()):
+            self.house.refusals["origin"] += 1
+            raise Turned(403, "that origin may not call this Guard: see `origins` in its configuration")
+
+    def _welcome(self, origin: str) -> bool:
+        if origin in self.rules.origins:
+            return True
+        scheme, _, rest = origin.partition("://")
+        return self.rules.local and scheme in {"http", "https"} and _LOCAL.fullmatch(rest) is not None
+
+    def _identify(self, exchange: Exchange) -> Caller:
+        given = exchange.fields.get("authorization")
+        try:
+            identify = self.rules.identify(given)
+            return Caller(identify, identify())
+        except Refused as refusal:
+            wait = self.refusals.refuse(refusal.reason, exchange.client, time.monotonic())
+            raise _challenge(refusal.reason, given=given is not None, wait=wait) from None
+
+    def _held(self, fields: Mapping[str, str], caller: Caller) -> Held:
+        if SESSION not in fields:
+            raise Turned(400, "Mcp-Session-Id is missing: begin with `initialize`")
+        held = self.sessions.find(fields[SESSION], caller.principal)
+        if held is None:
+            raise Turned(404, "there is no such session: begin with `initialize`")
+        version = fields.get(eras.VERSION_HEADER, held.session.version)
+        if version != held.session.version:
+            raise Turned(400, "MCP-Protocol-Version is not what this session agreed on")
+        return held
+
+    # -- POST ----------------------------------------------------------------------------------
+
+    async def _post(self, exchange: Exchange, caller: Caller) -> None:
+        exchange.check_content()
+        key = caller.principal.key
+        if self._busy[key] >= self.rules.in_flight:
+            self.house.refusals[Reason.OVERLOADED] += 1
+            raise Turned(
+                429,
+                "too many requests of this caller are under way",
+                code=wire.OVERLOADED,
+                data={"reason": Reason.OVERLOADED, "retryable": True},
+                headers=[("retry-after", "1")],
+            )
+        self._busy[key] += 1
+        try:
+            body = await exchange.body(self.rules.body_bytes, self.rules.body_seconds)
+            await self._take(exchange, caller, body)
+        finally:
+            self._busy[key] -= 1
+            if not self._busy[key]:
+                del self._busy[key]
+
+    async def _take(self, exchange: Exchange, caller: Caller, body: bytes) -> None:
+        try:
+            message = wire.read_message(body, exchange.fields)
+        except Malformed as fault:
+            self.house.refusals["malformed"] += 1
+            raise _of(fault, modern=True) from None
+        if isinstance(message, Request):
+            message.flight.headers = exchange.fields
+            await self._answer(exchange, caller, message)
+            return
+        if not eras.says_modern(exchange.fields):
+            held = self._held(exchange.fields, caller)
+            if isinstance(message, Notification):
+                held.session.hear(message)
+        elif message is None:
+            raise Turned(400, "a client sends no responses")
+        await exchange.respond(202)
+
+    async def _answer(self, exchange: Exchange, caller: Caller, message: Request) -> None:
+        begins = not message.modern and message.method == "initialize"
+        id_, conversation = new_session() if begins else ("", self.sessions.inferred(caller.principal))
+        if begins or message.modern:
+            session = Session(Gate(self.house, caller.identify, conversation))
+        else:
+            session = self._held(exchange.fields, caller).session
+        outbox = Outbox() if exchange.streams else None
+        message.flight.tell = outbox.put if outbox else None
+        try:
+            handler = session.admit(message)
+        except Malformed as fault:
+            raise _of(fault, modern=message.modern) from None
+        if message.method == LISTEN:
+            self._listening.add(session)
+        work = asyncio.ensure_future(session.answer(message, handler))
+        try:
+            # In the handshake era a broken connection calls nothing off.
+            on_gone = message.flight.cancel if message.modern else None
+            line, code = await exchange.stream(work, outbox, on_gone)
+        finally:
+            self._listening.discard(session)
+            if message.modern:
+                session.close()
+        more: list[tuple[str, str]] = []
+        if begins and code == 0:
+            self.sessions.begin(id_, caller.principal, session)
+            more.append((SESSION, id_))
+        if code == wire.NOT_AUTHENTICATED:
+            more.append(("www-authenticate", _bearer("invalid_token")))
+        status = _STATUS.get(code, 200) if message.modern or code == wire.NOT_AUTHENTICATED else 200
+        await exchange.finish(line, status, more)
+
+    # -- GET -----------------------------------------------------------------------------------
+
+    async def _stream(self, exchange: Exchange, held: Held) -> None:
+        """The handshake era's stream for what belongs to no request. The newest one is the one."""
+        if not exchange.streams:
+            raise Turned(406, "Accept lacks text/event-stream")
+        if held.outbox is not None:
+            held.outbox.end()
+        outbox = held.outbox = Outbox()
+        try:
+            await exchange.start_stream()
+            while not outbox.ended:
+                if await exchange.wait(outbox, KEEP_ALIVE_SECONDS):
+                    return
+                held.session.gate.identify()  # a stream outlives its credential no longer than this
+                await exchange.send_events(outbox.take() or KEEP_ALIVE)
+        except Refused:
+            pass
+        finally:
+            if held.outbox is outbox:
+                held.outbox = None
+        await exchange.finish()
+
+    # -- beside the endpoint -------------------------------------------------------------------
+
+    async def _show(self, exchange: Exchange) -> None:
+        if exchange.method not in {"GET", "HEAD"}:
+            raise Turned(405, "this is read with GET", headers=[("allow", "GET, HEAD")])
+        status, value = 200, dict(self._published.jwks)
+        if exchange.path == "/health":
+            ready, value = documents.health(self.house)
+            status = 200 if ready else 503
+        elif exchange.path == "/proof":
+            value = documents.proof(self.house, self._published)
+        await exchange.respond(status, orjson.dumps(value), JSON, [("cache-control", "no-store")])
+
+    def finish(self) -> None:
+        """Let streams and subscriptions end gracefully."""
+        for session in [*self._listening]:
+            session.finish()
+        for held in self.sessions.each():
+            if held.outbox is not None:
+                held.outbox.end()
+
+
+def _of(fault: Malformed, *, modern: bool) -> Turned:
+    """A malformed message as an HTTP answer; where a 404 would end a handshake-era session it is none."""
+    status = _STATUS.get(fault.code, 400) if modern else 200
+    return Turned(status, fault.message, code=fault.code, data=fault.data, id_=fault.id)
+
+
+def _challenge(reason: Reason, *, given: bool, wait: int) -> Turned:
+    """RFC 6750 section 3: no error where no credential was given. Which one it was is not told."""
+    data = {"reason": Reason.NO_CREDENTIAL if not given else reason}
+    if wait:
+        headers = [("retry-after", str(wait))]
+        return Turned(429, "too many refusals", code=wire.NOT_AUTHENTICATED, data=data, headers=headers)
+    headers = [("www-authenticate", _bearer("invalid_token" if given else ""))]
+    return Turned(401, "not authenticated", code=wire.NOT_AUTHENTICATED, data=data, headers=headers)
+
+
+def _bearer(error: str) -> str:
+    return 'Bearer realm="guard"' + (f', error="{error}"' if error else "")

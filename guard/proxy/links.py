@@ -1,0 +1,345 @@
+"""One configured tool server, and its links: one principal's connection each, started when wanted.
+
+A process or a handshake-era session remembers things about whoever spoke to it, so it belongs to
+one principal, unless the operator says `shared`. Each link waits for its own server only: a slow or
+dead one costs its own callers, and is started again after a pause that grows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, Protocol
+
+from guard.artifact.verify import Verifier
+from guard.core.errors import GuardError, Reason, Refused
+from guard.core.model import Principal, Tool
+from guard.lineage.store import PinRow
+from guard.proxy.catalog import Catalog
+from guard.proxy.upstream import Upstream
+
+START_SECONDS: Final = 60.0
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 30.0
+STEADY_SECONDS: Final = 60.0
+"""A server that ran so long and then died begins again with the shortest pause."""
+LEAVE_SECONDS: Final = 1.0
+"""A call that was bound before its server was replaced is on its way by then."""
+SWEEPS: Final = 4
+"""How often in its idle time a link is looked at."""
+
+
+class Make(Protocol):
+    """Makes an upstream that is not started yet."""
+
+    def __call__(self, *, on_list_changed: Callable[[], None], on_gone: Callable[[], None]) -> Upstream:
+        """Given whom to tell."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the operator says of one tool server.
+
+    Attributes:
+        name: the operator's id of it.
+        audience: the `aud` of its artifacts.
+        make: how it is reached or started.
+        verifier: the gate's own check of its artifacts.
+        pins: reads its pins, given a tenant.
+        pin_command: the words that accept its tools, given a tenant.
+        shared: whether all principals of a tenant speak over one link.
+        idle_seconds: how long an unused link is kept; None for ever.
+        most: links that may be up at once.
+        let_go: what else is let go of with the server; None for nothing.
+    """
+
+    name: str
+    audience: str
+    make: Make = field(repr=False)
+    verifier: Verifier = field(repr=False)
+    pins: Callable[[str], list[PinRow]] = field(repr=False)
+    pin_command: Callable[[str], str] = field(repr=False)
+    shared: bool = False
+    idle_seconds: float | None = None
+    most: int = 64
+    let_go: Callable[[], Awaitable[None]] | None = field(default=None, repr=False)
+
+
+class Link:
+    """One principal's connection to one tool server, and the catalog that goes with it."""
+
+    def __init__(self, server: ToolServer, tenant: str) -> None:
+        self.server = server
+        self.tenant = tenant
+        self.catalog = Catalog(
+            server.about.name, read_pins=lambda: server.about.pins(tenant), list_tools=self._list_tools
+        )
+        self.upstream: Upstream | None = None
+        self.used = time.monotonic()
+        self._starting: asyncio.Task[Upstream] | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._failures = 0
+        self._not_before = 0.0
+        self._since = 0.0
+        self._closed = False
+        self.has_room = False
+
+    @property
+    def up(self) -> bool:
+        """Whether the server can be spoken to now."""
+        return self.upstream is not None and self.upstream.alive
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody is being served."""
+        return self._starting is None and (self.upstream is None or not self.upstream.busy)
+
+    async def ready(self) -> Upstream:
+        """The server, started if it does not run.
+
+        Raises:
+            Refused: UPSTREAM_UNAVAILABLE; it cannot be started, or was tried a moment ago. OVERLOADED;
+                too many links are up.
+        """
+        self.used = time.monotonic()
+        return await self._ready()
+
+    async def _ready(self) -> Upstream:
+        if self.upstream is not None and self.upstream.alive:
+            return self.upstream
+        paused = time.monotonic() < self._not_before or (self._failures and not self.server.restarts)
+        if self._closed or (self._starting is None and paused):
+            raise Refused(Reason.UPSTREAM_UNAVAILABLE, f"{self.server.about.name} does not run")
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._start())
+            self._starting.add_done_callback(self._started)
+        starting = self._starting
+        try:
+            # Whoever gives up waiting must not stop a start that others wait for.
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            if starting.cancelled():
+                raise Refused(Reason.UPSTREAM_UNAVAILABLE, "it is being let go of") from None
+            raise
+
+    async def fresh(self) -> Upstream:
+        """The server, with what it shows now in the catalog. Raises Refused, as `ready`."""
+        upstream = await self.ready()
+        await self.catalog.fresh()
+        return upstream
+
+    async def _list_tools(self) -> list[dict[str, Any]]:
+        return await (await self.ready()).list_tools()
+
+    async def _start(self) -> Upstream:
+        await self.server.make_room(self)
+        upstream = self.server.about.make(on_list_changed=self._changed, on_gone=lambda: self._gone(upstream))
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await upstream.start()
+        except BaseException as error:
+            await upstream.stop()
+            if isinstance(error, GuardError | TimeoutError | OSError):
+                self._fail(str(error) or f"it did not start within {START_SECONDS:.0f} seconds")
+                raise Refused(Reason.UPSTREAM_UNAVAILABLE, str(error)) from error
+            raise
+        self.upstream, self._since = upstream, time.monotonic()
+        self.catalog.forget()
+        self.server.failure, self.server.info = None, upstream.info
+        self.server.changed()
+        return upstream
+
+    def _started(self, task: asyncio.Task[Upstream]) -> None:
+        self._starting, self.has_room = None, False
+        if not task.cancelled():
+            task.exception()  # everyone who waited was told; nobody may have waited
+
+    def _changed(self) -> None:
+        self.catalog.forget()
+        self.server.changed()
+
+    def _gone(self, upstream: Upstream) -> None:
+        if self._closed or upstream is not self.upstream:
+            return
+        if time.monotonic() - self._since > STEADY_SECONDS:
+            self._failures = 0
+        self._fail("it ended")
+        self.catalog.forget()
+        self.server.aside(upstream.stop())  # whatever it left behind goes too
+        self.server.changed()
+        self.server.on_gone()
+
+    def _fail(self, what: str) -> None:
+        """Try again after a pause, as long as somebody used it lately."""
+        pause = min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)
+        self._failures = min(self._failures + 1, 16)
+        self._not_before = time.monotonic() + pause
+        self.server.failure = what
+        if self.server.restarts:
+            self._again = asyncio.get_running_loop().call_later(pause + 0.01, self._try_again)
+
+    def _try_again(self) -> None:
+        idle = self.server.about.idle_seconds
+        if not self._closed and not self.up and (idle is None or time.monotonic() - self.used < idle):
+            self.server.aside(self._ready())
+
+    async def close(self) -> None:
+        """Stop the server."""
+        self._closed = True
+        if self._again is not None:
+            self._again.cancel()
+        if self._starting is not None:
+            self._starting.cancel()
+            with contextlib.suppress(BaseException):
+                await asyncio.shield(asyncio.gather(self._starting, return_exceptions=True))
+        if self.upstream is not None:
+            await self.upstream.stop()
+
+
+class ToolServer:
+    """One configured tool server.
+
+    Args:
+        about: what the operator says of it.
+        on_change: told when its tools may have changed, or it came or went.
+        on_gone: told when a link's server ended by itself.
+        restarts: whether it is started again then.
+
+    Attributes:
+        failure: why its last start failed or how its last link ended; None while all is well.
+        info: its `serverInfo`, as it was last heard.
+    """
+
+    def __init__(
+        self,
+        about: About,
+        *,
+        on_change: Callable[[], None] = lambda: None,
+        on_gone: Callable[[], None] = lambda: None,
+        restarts: bool = True,
+    ) -> None:
+        self.about = about
+        self.changed = on_change
+        self.on_gone = on_gone
+        self.restarts = restarts
+        self.failure: str | None = None
+        self.info: Mapping[str, Any] = {}
+        self._pinned: dict[str, Catalog] = {}
+        self._aside: set[asyncio.Task[Any]] = set()
+        self._links: dict[tuple[str, ...], Link] = {}
+        self._spare: Link | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def link(self, principal: Principal) -> Link:
+        """The principal's link, which need not be up."""
+        key = (principal.tenant,) if self.about.shared else principal.key
+        found = self._links.get(key)
+        if found is None:
+            found = self._adopt(principal.tenant)
+            self._links[key] = found
+            self._sweep_later()
+        found.used = time.monotonic()
+        return found
+
+    def pinned(self, tenant: str, versions: Mapping[str, int]) -> list[Tool]:
+        """Every tool of it that the tenant's operator accepted, whether or not it runs."""
+        catalog = self._pinned.get(tenant)
+        if catalog is None:
+            pins = partial(self.about.pins, tenant)
+            catalog = self._pinned[tenant] = Catalog(self.about.name, read_pins=pins)
+        catalog.at(versions)
+        return catalog.pinned()
+
+    async def warm(self, tenant: str) -> Link:
+        """Start a link before anybody asks; the tenant's first principal gets it. Raises Refused."""
+        self._spare = link = Link(self, tenant)
+        await link.fresh()
+        return link
+
+    def _adopt(self, tenant: str) -> Link:
+        if self._spare is None or self._spare.tenant != tenant:
+            return Link(self, tenant)
+        spare, self._spare = self._spare, None
+        return spare
+
+    async def make_room(self, wanting: Link) -> None:
+        """Let go of the idlest link if too many are up. Raises Refused, OVERLOADED."""
+        links = [*self._links.values(), *([self._spare] if self._spare else [])]
+        others = [link for link in links if link is not wanting and (link.up or link.has_room)]
+        wanting.has_room = True
+        if len(others) < self.about.most:
+            return
+        idle = [link for link in others if link.idle]
+        if not idle:
+            wanting.has_room = False
+            raise Refused(Reason.OVERLOADED, f"all {self.about.most} links to {self.about.name} are in use")
+        oldest = min(idle, key=lambda link: link.used)
+        self._links = {key: link for key, link in self._links.items() if link is not oldest}
+        if self._spare is oldest:
+            self._spare = None
+        await oldest.close()
+
+    def aside(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do something that nobody waits for, and that ends before the server is closed."""
+        task = asyncio.ensure_future(work)
+        self._aside.add(task)
+        task.add_done_callback(self._done_aside)
+
+    def _done_aside(self, task: asyncio.Task[Any]) -> None:
+        self._aside.discard(task)
+        if not task.cancelled():
+            task.exception()  # told where it happened
+
+    def health(self) -> Mapping[str, Any]:
+        """How it does, without secrets: its state is "up", "down", or "idle" when nobody wanted it yet."""
+        links = [*self._links.values(), *([self._spare] if self._spare else [])]
+        up = [link.upstream for link in links if link.up and link.upstream is not None]
+        if up:
+            state = "up" if any(upstream.reachable for upstream in up) else "down"
+        else:
+            state = "idle" if self.failure is None else "down"
+        return {"state": state, "links": len(up)}
+
+    def _sweep_later(self) -> None:
+        if self.about.idle_seconds is not None and self._sweeper is None:
+            loop = asyncio.get_running_loop()
+            self._sweeper = loop.call_later(self.about.idle_seconds / SWEEPS, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        idle = self.about.idle_seconds
+        assert idle is not None  # noqa: S101 - nothing is swept otherwise
+        end = time.monotonic() - idle
+        for key, link in [*self._links.items()]:
+            if link.used < end and link.idle:
+                del self._links[key]
+                self.aside(link.close())
+        if self._links:
+            self._sweep_later()
+
+    async def drain(self, seconds: float) -> None:
+        """Let what is under way end, at most so long, then close."""
+        end = time.monotonic() + seconds
+        try:
+            await asyncio.sleep(LEAVE_SECONDS)
+            while any(not link.idle for link in self._links.values()) and time.monotonic() < end:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        finally:  # also where Guard ends first
+            await self.close()
+
+    async def close(self) -> None:
+        """Stop every link."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        links = [*self._links.values(), *([self._spare] if self._spare else [])]
+        self._links, self._spare = {}, None
+        await asyncio.gather(*(link.close() for link in links), return_exceptions=True)
+        if self._aside:
+            await asyncio.gather(*self._aside, return_exceptions=True)
+        if self.about.let_go is not None:
+            await self.about.let_go()

@@ -1,0 +1,88 @@
+"""What is written down of a call: the entries of its attempt, its grant and its ending."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from guard.artifact.grant import Grant
+from guard.core.canonical import sha256, write
+from guard.core.model import Allow, Call, Deny, PolicyRef, Principal, args_sha256
+from guard.identity.api_keys import ISSUER
+from guard.lineage.entry import Kind
+from guard.lineage.log import entry
+from guard.lineage.store import CloseGrant, Contain, Effect, OpenGrant, Place, Transaction, UseKey
+from guard.proxy.endings import Ending, Failed, Returned, Unknown
+
+MAX_KEPT: Final = 64 * 1024
+"""Bytes of a denied call's params that are kept; of larger ones only the digest is."""
+_KINDS: Final = {Returned: Kind.RETURNED, Failed: Kind.FAILED, Unknown: Kind.UNKNOWN}
+
+
+def granted(
+    call: Call, allow: Allow, grant: Grant, policy: PolicyRef, *, now: int, instance: str
+) -> Transaction:
+    """A grant begins, owed an ending by this instance. `now` is UNIX milliseconds."""
+    fields = _asked(call, policy) | {
+        "args_sha256": grant.args_sha256,
+        "tool_def_sha256": call.tool.sha256,
+        "decision": {"rules": allow.rules, "scopes": allow.scopes, "mode": allow.mode},
+        "artifact": {"sha256": grant.sha256, "aud": call.audience, "exp": grant.expires},
+    }
+    return _transaction(
+        call, Kind.GRANTED, fields, now, OpenGrant(call.id, instance), *_key_used(call.principal)
+    )
+
+
+def denied(call: Call, deny: Deny, policy: PolicyRef, *, now: int) -> Transaction:
+    """An attempt that was denied. `now` is UNIX milliseconds."""
+    asked = _asked(call, policy)
+    if len(write(call.params)) > MAX_KEPT:
+        asked["arguments"] = None
+    fields = asked | {
+        "decision": {"reason": deny.reason, "rule": deny.rule, "pointer": deny.pointer},
+        "args_sha256": None if call.fault else args_sha256(call.params),
+    }
+    return _transaction(call, Kind.DENIED, fields, now, *_key_used(call.principal))
+
+
+def ended(call: Call, ending: Ending, conversation: str, *, now: int) -> Transaction:
+    """A grant ends. `conversation` is the log's own id of it, "" if the grant is not known to stand."""
+    effects: list[Effect] = [CloseGrant(call.id)]
+    fields: dict[str, Any] = (
+        {"result": {"sha256": sha256(ending.raw), "is_error": ending.is_error}}
+        if isinstance(ending, Returned)
+        else {"reason": ending.reason.value}
+    )
+    if isinstance(ending, Failed) and ending.integrity and conversation:
+        effects.append(Contain("conversation", conversation))
+        fields["contained"] = "conversation"
+    return _transaction(call, _KINDS[type(ending)], fields, now, *effects)
+
+
+def _transaction(
+    call: Call, kind: Kind, fields: Mapping[str, Any], now: int, *effects: Effect
+) -> Transaction:
+    place = Place(call.principal.tenant, call.principal, call.conversation)
+    return Transaction(place, entry(kind, call.id, fields), now, effects=effects)
+
+
+def _asked(call: Call, policy: PolicyRef) -> dict[str, Any]:
+    who = call.principal
+    return {
+        "tenant": who.tenant,
+        "principal": [who.issuer, who.subject],
+        "role": who.role,
+        "credential": who.credential,
+        "conversation": {"id": call.conversation.id, "source": call.conversation.source},
+        "server": call.tool.server,
+        "tool": call.tool.name,
+        "arguments": None if call.fault else call.params.get("arguments", {}),
+        "policy": {"id": policy.id, "version": policy.version, "sha256": policy.sha256},
+        "traceparent": call.traceparent,
+        "parent": call.parent and {"edge": call.parent.edge, "sha256": call.parent.sha256},
+    }
+
+
+def _key_used(principal: Principal) -> tuple[Effect, ...]:
+    return (UseKey(principal.credential),) if principal.issuer == ISSUER else ()

@@ -1,0 +1,74 @@
+"""Refusals before anybody is identified: counted, and answered more and more curtly; never entries.
+
+Nobody unauthenticated may fill the record. A valid key is never held up by the wrong ones that came
+from the same address.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from math import ceil
+from typing import Final
+
+MAX_ADDRESSES: Final = 4096
+"""Addresses that are remembered; of more, the one that was quiet longest is forgotten."""
+_SITE_BITS: Final = 64
+_MINUTE: Final = 60.0
+
+
+@dataclass(slots=True)
+class _Bucket:
+    left: float
+    at: float
+
+
+class Refusals:
+    """A bucket of refusals for each address, filled up again over a minute.
+
+    Args:
+        per_minute: refusals that one address gets a full answer for in a minute.
+        counts: what is counted, by what was refused.
+    """
+
+    def __init__(self, per_minute: int, counts: Counter[str]) -> None:
+        self.per_minute = per_minute
+        self._counts = counts
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def refuse(self, what: str, address: str, now: float) -> int:
+        """Count one refusal.
+
+        Args:
+            what: what it is counted as.
+            address: where it came from, as text.
+            now: seconds of a clock that only goes forward.
+
+        Returns: seconds to wait where the address has had its share, 0 where it has not.
+        """
+        self._counts[what] += 1
+        key = _site(address)
+        bucket = self._buckets.pop(key, None) or _Bucket(float(self.per_minute), now)
+        rate = self.per_minute / _MINUTE
+        bucket.left = min(float(self.per_minute), bucket.left + (now - bucket.at) * rate)
+        bucket.at = now
+        self._buckets[key] = bucket
+        if len(self._buckets) > MAX_ADDRESSES:
+            self._buckets.popitem(last=False)
+        if bucket.left < 1:
+            self._counts["rate-limited"] += 1
+            return max(1, ceil((1 - bucket.left) / rate))
+        bucket.left -= 1
+        return 0
+
+
+def _site(address: str) -> str:
+    """Of IPv6 the /64: whoever has one address there has all of them."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is None:
+        return str(int(found) >> (128 - _SITE_BITS))
+    return str(found)

@@ -1,0 +1,141 @@
+"""Handshake-era sessions over HTTP, each bound to one principal; and conversations without an id.
+
+A session id is 128 random bits, and still opens nothing for anyone but the principal that began it:
+for everybody else it does not exist.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from guard.core.canonical import sha256
+from guard.core.model import Conversation, Principal
+from guard.proxy.server import Session
+from guard.proxy.sse import Outbox
+from guard.proxy.world import random_id
+
+QUIET_SECONDS: Final = 1800.0
+"""A principal's calls without a conversation id belong together until it was quiet so long."""
+SWEEP_SECONDS: Final = 30.0
+
+_Key = tuple[str, str, str]
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A session as it is held.
+
+    Attributes:
+        owner: the principal's key.
+        session: what answers.
+        outbox: the open GET stream, None while there is none.
+        used: seconds, of a clock that only goes forward.
+    """
+
+    id: str
+    owner: _Key
+    session: Session
+    outbox: Outbox | None = field(default=None, repr=False)
+    used: float = 0.0
+
+    def notify(self, line: bytes) -> None:
+        """Send a notification on the GET stream, if there is one."""
+        if self.outbox is not None:
+            self.outbox.put(line)
+
+    def close(self) -> None:
+        """End the session: what is under way is called off."""
+        self.session.close()
+        if self.outbox is not None:
+            self.outbox.end()
+
+
+class Sessions:
+    """Every session and every inferred conversation.
+
+    Args:
+        most: sessions that one principal may have; the idlest of its own makes room for another.
+        idle_seconds: how long an unused one is held.
+        clock: seconds, only forward.
+    """
+
+    def __init__(self, most: int, idle_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.most = most
+        self.idle_seconds = idle_seconds
+        self._clock = clock
+        self._held: dict[str, Held] = {}
+        self._inferred: dict[_Key, tuple[Conversation, float]] = {}
+        self._swept = clock()
+
+    def __len__(self) -> int:
+        """How many sessions there are."""
+        return len(self._held)
+
+    def begin(self, id_: str, principal: Principal, session: Session) -> Held:
+        """Hold a new session."""
+        self._sweep()
+        own = [held for held in self._held.values() if held.owner == principal.key]
+        for idlest in sorted(own, key=lambda held: held.used)[: max(0, len(own) + 1 - self.most)]:
+            self._drop(idlest)
+        held = Held(id_, principal.key, session, used=self._clock())
+        session.attach(held.notify)
+        self._held[id_] = held
+        return held
+
+    def find(self, id_: str, principal: Principal) -> Held | None:
+        """The principal's session of that id; None for anybody else's as for none."""
+        self._sweep()
+        held = self._held.get(id_)
+        if held is None or held.owner != principal.key:
+            return None
+        held.used = self._clock()
+        return held
+
+    def end(self, held: Held) -> None:
+        """End a session."""
+        self._drop(held)
+
+    def close(self) -> None:
+        """End them all."""
+        for held in [*self._held.values()]:
+            self._drop(held)
+
+    def each(self) -> list[Held]:
+        """Every session."""
+        return [*self._held.values()]
+
+    def inferred(self, principal: Principal) -> Conversation:
+        """The conversation of a principal's calls that name none."""
+        now = self._clock()
+        self._sweep()
+        found = self._inferred.get(principal.key)
+        conversation = found[0] if found and now - found[1] < QUIET_SECONDS else None
+        conversation = conversation or Conversation(random_id(), "inferred")
+        self._inferred[principal.key] = (conversation, now)
+        return conversation
+
+    def _drop(self, held: Held) -> None:
+        if self._held.pop(held.id, None) is not None:
+            held.close()
+
+    def _sweep(self) -> None:
+        now = self._clock()
+        if now - self._swept < SWEEP_SECONDS:
+            return
+        self._swept = now
+        for held in [*self._held.values()]:
+            busy = held.outbox is not None or held.session.in_flight
+            if not busy and now - held.used >= self.idle_seconds:
+                self._drop(held)
+        self._inferred = {
+            key: found for key, found in self._inferred.items() if now - found[1] < QUIET_SECONDS
+        }
+
+
+def new_session() -> tuple[str, Conversation]:
+    """A session's id, and the conversation that it is: the id itself is never written down."""
+    id_ = random_id()
+    return id_, Conversation(f"session-{sha256(id_.encode())[:22]}", "session")
