@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format clean
+.PHONY: demo test soak format clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,10 @@ test: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n auto --dist worksteal --cov --cov-report=term:skip-covered
+
+# Half an hour of mixed load on `guard serve`: is memory flat, and every answer right?
+soak: $(STAMP)
+	$(BIN)/python scripts/soak.py --seconds 1800
 
 format: $(STAMP)
 	$(BIN)/ruff format .

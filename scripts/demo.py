@@ -1,4 +1,6 @@
-"""The main job on real input: Guard in front of two real tool servers, an agent in two roles.
+"""The main job on real input: Guard in front of real tool servers, agents in several roles.
+
+First one server for each Guard over stdio, then several behind one Guard over HTTP (`demo_http.py`).
 
 Every expectation is checked; the exit code is 0 only if all of them held.
 """
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import figures
+from demo_http import over_http
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 from mcp.shared.exceptions import MCPError
@@ -245,6 +248,7 @@ async def main() -> int:
     await bank_calls(demo, keys)
     contained = await containment(demo, command, keys)
     verified = check(demo, contained)
+    verified = await over_http(demo, command) and verified
     seconds = round(time.monotonic() - started, 1)
     counted = {"calls": demo.calls, "permitted": demo.permitted, "denied": demo.denied}
     figures.write("demo", {**counted, "verified": verified and not demo.wrong, "seconds": seconds})
