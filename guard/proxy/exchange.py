@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import formatdate
+from http import HTTPStatus
 from typing import Any, Final
 
 from guard.proxy import sse, wire
@@ -91,7 +92,8 @@ class Exchange:
     def read_fields(self) -> None:
         """Read the header fields. Raises Turned: one stands twice that may stand once."""
         for raw_name, raw_value in self._raw:
-            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+            # RFC 9110 section 5.5: blanks at its ends are no part of a value; the parser leaves some
+            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1").strip(" \t")
             if name not in self.fields:
                 self.fields[name] = value
             elif name.startswith("mcp-"):
@@ -182,9 +184,8 @@ class Exchange:
         """Answer a request that is turned away."""
         headers = [*turned.headers]
         left = self.fields.get("content-length", "0")
-        if not self._read and (
-            "transfer-encoding" in self.fields or not left.isdigit() or int(left[:19]) > MAX_LEFT
-        ):
+        unread = "transfer-encoding" in self.fields or not left.isdigit() or int(left[:19]) > MAX_LEFT
+        if turned.status == HTTPStatus.REQUEST_TIMEOUT or (unread and not self._read):
             headers.append(("connection", "close"))
         body = wire.error(turned.id, turned.code, turned.message, turned.data)
         await self.respond(turned.status, body, JSON, headers)

@@ -1,7 +1,8 @@
 """The HTTP transport: uvicorn's protocol on `httptools`, bounded where uvicorn is not.
 
 uvicorn bounds neither the size of a request's head nor the time that a client takes to send it, and
-it waits without end for a client that does not read. This does: `Bounded` adds only that.
+it waits without end for a client that does not read. It takes trailers for header fields, and answers
+what is broken before what stands in front of it. `Bounded` does not, and adds nothing else.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 BACKLOG: Final = 512
+_CHUNK_OF_ONE: Final = 6
+"""Bytes of the shortest chunk that carries one (RFC 9112 section 7.1)."""
 _HEAD_TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 )
+_BAD_HEAD: Final = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _HEAD_TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _FULL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -53,6 +57,7 @@ class Bounded(HttpToolsProtocol):
         super().__init__(config, state, {})
         self._bounds = bounds
         self._head = 0
+        self._framing = 0
         self._in_head = True
         self._turned_away = False
         self._timer: asyncio.TimerHandle | None = None
@@ -76,13 +81,16 @@ class Bounded(HttpToolsProtocol):
             return
         if self._in_head:
             self._head += len(data)
+        else:
+            self._framing += len(data)
         super().data_received(data)
         if self._turned_away or self.transport.is_closing():
             return
-        if self._in_head and self._head > self._bounds.header_bytes:
+        if (self._head if self._in_head else self._framing) > self._bounds.header_bytes:
             self._turn_away(_HEAD_TOO_LARGE)
-        elif self._in_head and self._timer is None and (self.cycle is None or self.cycle.response_complete):
-            self._arm()  # blank lines before a request must not hold the connection for ever
+        elif self._timer is None and (self.cycle is None or self.cycle.response_complete):
+            # Neither blank lines before a request nor a body that nobody reads hold it for ever.
+            self._arm()
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
@@ -90,18 +98,31 @@ class Bounded(HttpToolsProtocol):
         self._in_head, self._head = True, 0
         self._arm()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header field. A trailer says nothing about who calls, or what (RFC 9110 section 6.5.1)."""
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """A whole head."""
         self._disarm()
-        self._in_head = False
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self._bounds.header_bytes:
             self._turn_away(_HEAD_TOO_LARGE)
+        elif self.parser.get_http_version() not in {"1.0", "1.1"} or not self._agrees():
+            self._turn_away(_BAD_HEAD)
         if not self._turned_away:
+            self._in_head, self._framing = False, 0
             super().on_headers_complete()
+
+    def _agrees(self) -> bool:
+        """Whether the target is a path, or names the very `Host` (RFC 9112 section 3.2)."""
+        authority = self.url.partition(b"://")[2].partition(b"/")[0]
+        return self.url.startswith(b"/") or (b"host", authority) in self.headers
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
+        self._framing -= _CHUNK_OF_ONE * len(body)
         if not self._turned_away:
             super().on_body(body)
 
@@ -115,6 +136,11 @@ class Bounded(HttpToolsProtocol):
         """Nothing came, or nothing was read, for too long: what is still unread is thrown away."""
         self.transport.abort()
 
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - what it says is uvicorn's own
+        """What came is no HTTP."""
+        if not self._turned_away:
+            self._turn_away(_BAD_HEAD)
+
     def _arm(self) -> None:
         if self._timer is None:
             self._timer = self.loop.call_later(self._bounds.head_seconds, self._turn_away, _HEAD_TOO_SLOW)
@@ -125,10 +151,13 @@ class Bounded(HttpToolsProtocol):
             self._timer = None
 
     def _turn_away(self, answer: bytes) -> None:
+        """Answer and close. Only close where it would be taken for the answer to a call under way."""
         self._disarm()
         self._turned_away = True
+        under_way = self._in_head and self.cycle is not None and not self.cycle.response_complete
         if not self.transport.is_closing():
-            self.transport.write(answer)
+            if not (under_way or self.pipeline):
+                self.transport.write(answer)
             self.transport.close()
             self.loop.call_later(1.0, self.transport.abort)  # whether or not it is read
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from mcp_types import TextContent
 from guard.lineage.entry import Kind
 from guard.proxy import eras
 from guard.proxy.upstream import ServerError
+from tests.interop.node import installed
 from tests.proxy.scene import ENVELOPE, LEGACY, MODERN, PYTHON, SERVER, Scene, decision, reason
 
 ROOT = Path(__file__).parents[2]
@@ -375,7 +375,7 @@ async def test_discover_says_what_guard_speaks(tmp_path: Path) -> None:
     scene = a_scene(tmp_path, f"legacy {LEGACY}")
     async with scene.guarded() as client:
         found = (await client.ask("server/discover"))["result"]
-        assert found["supportedVersions"] == [MODERN]
+        assert found["supportedVersions"] == [*eras.MODERN, *eras.HANDSHAKE]
         assert found["resultType"] == "complete"
         assert "dev.guard-mcp/authorization" in found["capabilities"]["extensions"]
         assert found["_meta"][eras.SERVER_INFO]["name"] == "scripted"
@@ -556,32 +556,10 @@ async def test_mcp_server_git_in_both_client_eras(tmp_path: Path, repository: Pa
     scene.settled()
 
 
-FILESYSTEM = "@modelcontextprotocol/server-filesystem"
-FILESYSTEM_VERSION = "2026.8.31"
-
-
-def filesystem_server() -> Path:
-    """The server from npm, installed once under build/node."""
-    if shutil.which("npm") is None or shutil.which("node") is None:
-        pytest.skip("needs Node.js and npm")
-    prefix = ROOT / "build" / "node"
-    entry = prefix / "node_modules" / FILESYSTEM / "dist" / "index.js"
-    if not entry.exists():
-        prefix.mkdir(parents=True, exist_ok=True)
-        install = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(prefix)]
-        try:
-            subprocess.run(
-                [*install, f"{FILESYSTEM}@{FILESYSTEM_VERSION}"], capture_output=True, check=True, timeout=120
-            )
-        except (subprocess.SubprocessError, OSError) as error:
-            pytest.skip(f"npm could not install {FILESYSTEM}: {error}")
-    return entry
-
-
 @pytest.mark.node
 async def test_the_filesystem_server_from_npm_in_both_client_eras(tmp_path: Path) -> None:
     """A real tool server on another SDK, of the handshake era, under the read-only policy."""
-    words = ["node", str(filesystem_server()), str(tmp_path / "data")]
+    words = [*installed().server("filesystem"), str(tmp_path / "data")]
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.txt").write_text("a line\n")
     (tmp_path / "data" / "key.pem").write_text("secret\n")

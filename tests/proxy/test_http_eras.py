@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from guard.lineage.entry import Kind
-from guard.proxy import exchange
+from guard.proxy import eras, exchange
 from tests.proxy.estate import Estate, Server
 from tests.proxy.pairs import (
     ARTIFACT,
@@ -232,7 +232,7 @@ async def test_the_hello_of_each_era_says_what_guard_serves(tmp_path: Path, era:
     async with estate.guarded():
         modern, legacy = estate.client(MODERN, key), estate.client(LEGACY, key)
         found = (await modern.request("server/discover")).message()["result"]
-        assert found["supportedVersions"] == [MODERN]
+        assert found["supportedVersions"] == [*eras.MODERN, *eras.HANDSHAKE]
         assert found["resultType"] == "complete"
         assert found["_meta"]["io.modelcontextprotocol/serverInfo"] in SAID
         answer = await legacy.greet()
