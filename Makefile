@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test soak format clean
+.PHONY: demo test soak conformance format clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,10 @@ test: $(STAMP)
 # Half an hour of mixed load on `guard serve`: is memory flat, and every answer right?
 soak: $(STAMP)
 	$(BIN)/python scripts/soak.py --seconds 1800
+
+# The protocol's own conformance suite, at a tool server and again through Guard: what is lost? Needs npm.
+conformance: $(STAMP)
+	$(BIN)/python scripts/conformance.py
 
 format: $(STAMP)
 	$(BIN)/ruff format .

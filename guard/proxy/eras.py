@@ -24,6 +24,7 @@ MODERN: Final = ("2026-07-28",)
 HANDSHAKE: Final = ("2025-11-25", "2025-06-18")
 """Revisions that begin with `initialize`, newest first, as far as Guard speaks them."""
 HEADER_MISMATCH: Final = -32020
+MISSING_CAPABILITY: Final = -32021
 VERSION_HEADER: Final = "mcp-protocol-version"
 _PLAIN: Final = re.compile(r"(?!=\?base64\?)[!-~](?:[ -~]*[!-~])?")
 

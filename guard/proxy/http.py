@@ -23,6 +23,7 @@ from guard.proxy.documents import Published
 from guard.proxy.exchange import JSON, KEEP_ALIVE_SECONDS, Exchange, Turned
 from guard.proxy.house import House
 from guard.proxy.refusals import Refusals
+from guard.proxy.replies import error_code
 from guard.proxy.server import LISTEN, Session
 from guard.proxy.sessions import Held, Sessions, new_session
 from guard.proxy.sse import KEEP_ALIVE, Outbox
@@ -38,11 +39,12 @@ _STATUS: Final[Mapping[int, int]] = {
     wire.INVALID_REQUEST: 400,
     wire.INVALID_PARAMS: 400,
     eras.HEADER_MISMATCH: 400,
+    eras.MISSING_CAPABILITY: 400,
     eras.UNSUPPORTED_VERSION: 400,
     wire.METHOD_NOT_FOUND: 404,
     wire.NOT_AUTHENTICATED: 401,
 }
-"""HTTP status of Guard's own errors to modern clients (2026-07-28, Streamable HTTP)."""
+"""HTTP status of an error, to modern clients (2026-07-28, Streamable HTTP)."""
 
 Identify = Callable[[str | None], Callable[[], Principal]]
 
@@ -247,6 +249,9 @@ class Front:
             more.append((SESSION, id_))
         if code == wire.NOT_AUTHENTICATED:
             more.append(("www-authenticate", _bearer("invalid_token")))
+        elif message.modern and line is not None and not code:
+            # a tool server's own error has the status of its code, too; but who calls is not its to say
+            code = 0 if (found := error_code(line)) == wire.NOT_AUTHENTICATED else found
         status = _STATUS.get(code, 200) if message.modern or code == wire.NOT_AUTHENTICATED else 200
         await exchange.finish(line, status, more)
 

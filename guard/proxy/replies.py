@@ -21,6 +21,10 @@ _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
 _SUSPECT: Final = (b"guard-mcp", b"\\u00", b"\\/")
 
 
+MAX_HEAD: Final = 4096
+"""Bytes of a response in which its id has ended: an id has 256 characters, each at most 12 bytes."""
+
+
 class Garbage(Exception):
     """A line that is not a message."""
 
@@ -89,6 +93,18 @@ def _original(part: bytes, masked: bytes, line: bytes) -> bytes:
     if len(found) != 1:
         raise Garbage("two parts of the message differ in lone surrogates only")
     return found.pop()
+
+
+def error_code(line: bytes) -> int:
+    """The code of an error response; 0 where it is none, or its code is no integer."""
+    if b'"error":' not in line[:MAX_HEAD]:  # a result is not read once more for this
+        return 0
+    try:
+        error = value_of(read_line(line).error or b"null")
+    except Garbage:
+        return 0
+    code = error.get("code") if isinstance(error, dict) else 0
+    return code if type(code) is int else 0
 
 
 def read_object(raw: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:

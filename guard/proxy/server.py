@@ -188,7 +188,7 @@ class Session:
         self.gate.identify()
         instructions = await self._instructions()
         about = {
-            "supportedVersions": list(eras.MODERN),
+            "supportedVersions": [*eras.MODERN, *eras.HANDSHAKE],
             "capabilities": {"tools": {"listChanged": True}, "extensions": _EXTENSIONS},
             "ttlMs": 0,
             "cacheScope": "private",
