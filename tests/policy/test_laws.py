@@ -1,4 +1,4 @@
-"""The laws of the blueprint that decide must hold, each as a property."""
+"""The laws that deciding must keep, each as a property."""
 
 from __future__ import annotations
 
