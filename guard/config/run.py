@@ -27,6 +27,7 @@ from guard.proxy.world import Gate, random_id
 
 DRAIN_SECONDS: Final = 30.0
 SIGNALLED_DRAIN_SECONDS: Final = 0.5
+STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
 SERVER_GONE: Final = 3
 """Exit code: the tool server ended, or could not be started."""
 
@@ -149,7 +150,7 @@ async def serve_pipes(gate: Gate, read_fd: int, write_fd: int, gone: asyncio.Eve
     """
     pipes = Pipes(gate)
     stopped = asyncio.Event()
-    on_signals(stopped.set)
+    on_signals(stopped.set, *STOPPING)
     await pipes.open(read_fd, write_fd)
     waits = [asyncio.ensure_future(wait) for wait in (stopped.wait(), gone.wait(), pipes.closed)]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -161,12 +162,11 @@ async def serve_pipes(gate: Gate, read_fd: int, write_fd: int, gone: asyncio.Eve
     return died
 
 
-def on_signals(stop: Callable[[], None]) -> None:
-    """Stop in good order on SIGTERM and SIGINT, where the loop can hear them."""
+def on_signals(act: Callable[[], None], *signals: signal.Signals) -> None:
+    """Act on these signals. A loop that cannot hear them raises: a Guard that is deaf to them is none."""
     loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-            loop.add_signal_handler(signum, stop)
+    for signum in signals:
+        loop.add_signal_handler(signum, act)
 
 
 async def run(launch: Launch, read_fd: int = 0, write_fd: int = 1) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shlex
 import signal
 import ssl
@@ -15,7 +14,7 @@ from typing import Any, Final
 from guard.config.home import DEFAULT_TENANT, Home, clock, default_home, open_home
 from guard.config.launch import adopt_policy, check_policy, identity, load_policy, trusted
 from guard.config.reach import reached
-from guard.config.run import named_or_inferred, on_signals, serve_pipes
+from guard.config.run import STOPPING, named_or_inferred, on_signals, serve_pipes
 from guard.config.settings import FixedCaller, ServerSettings, Settings, load_settings
 from guard.config.wiring import about, begin, definitions, say, tell_of, tenants, warn_of_role
 from guard.core.errors import GuardError, Refused
@@ -145,8 +144,7 @@ class Serving:
 
     async def serve(self, read_fd: int = 0, write_fd: int = 1) -> None:
         """Serve until a signal comes, or the client on stdio leaves."""
-        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: self._aside(self.reload()))
+        on_signals(lambda: self._aside(self.reload()), signal.SIGHUP)
         if self._settings.stdio:
             conversation = named_or_inferred(self._settings.conversation)
             gate = Gate(self.house, lambda: self._identify(None)(), conversation)  # noqa: PLW0108 - a reload may change it
@@ -156,7 +154,7 @@ class Serving:
         if not self._settings.loopback and self._settings.tls is None:
             say("keys travel in the clear", "give `tls`, or put something that speaks TLS in front")
         stopped = asyncio.Event()
-        on_signals(stopped.set)
+        on_signals(stopped.set, *STOPPING)
         await stopped.wait()
 
     async def close(self) -> None:
