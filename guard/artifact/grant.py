@@ -79,7 +79,7 @@ class Issuer:
             raise Refused(Reason.ISSUE_FAILED, "an artifact is issued from an Allow only")
         if not self.usable(now):
             raise Refused(Reason.ARTIFACT_KEY_UNAVAILABLE, "the artifact key has expired")
-        digest = args_sha256(call.params)
+        digest = args_sha256(call.params, call.method)
         expires = now + self._lifetime
         if self.public.not_after is not None:
             expires = min(expires, self.public.not_after)

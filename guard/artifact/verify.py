@@ -15,7 +15,7 @@ from guard.artifact.replay import ReplayStore
 from guard.core.canonical import NotIJson, NotJson, read, unb64
 from guard.core.errors import GuardError, printable
 from guard.core.keys import KeySet
-from guard.core.model import ARTIFACT_META, args_sha256
+from guard.core.model import ARTIFACT_META, args_sha256, subject
 
 TYPE: Final = "guard-authz+jwt"
 ALGORITHMS: Final = frozenset({"EdDSA", "Ed25519"})
@@ -224,10 +224,10 @@ class Verifier:
     def _for_this(
         self, context: dict[str, Any], method: str, params: Mapping[str, Any], definition_sha256: str
     ) -> None:
-        if context["method"] != method or context["tool"] != params.get("name"):
+        if context["method"] != method or context["tool"] != subject(method, params)[1]:
             raise ArtifactRefused(Fault.TOOL, "the artifact is for another tool")
         try:
-            digest = args_sha256(params)
+            digest = args_sha256(params, method)
         except NotIJson as fault:
             raise ArtifactRefused(
                 Fault.ARGUMENTS, f"the params have no digest: {printable(str(fault))}"

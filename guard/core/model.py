@@ -13,7 +13,13 @@ from typing import Any, Final, NoReturn
 from guard.core.canonical import digest
 from guard.core.errors import Reason
 
-DIGESTED_MEMBERS: Final = ("name", "arguments", "inputResponses", "requestState", "task")
+DIGESTED_MEMBERS: Final = ("name", "uri", "arguments", "inputResponses", "requestState", "task")
+SUBJECTS: Final[Mapping[str, tuple[str, str]]] = {
+    "tools/call": ("tool", "name"),
+    "prompts/get": ("prompt", "name"),
+    "resources/read": ("resource", "uri"),
+}
+"""The methods of MCP that read or act: what kind of thing each is about, and which member names it."""
 SCOPES_META: Final = "dev.guard-mcp/scopes"
 ARTIFACT_META: Final = "dev.guard-mcp/authorization"
 DECISION_META: Final = "dev.guard-mcp/decision"
@@ -58,14 +64,15 @@ class Pin(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """One tool of one server, as it was pinned.
+    """What a call is for: one tool of one server, as it was pinned; or a prompt, a resource, a method.
 
     Attributes:
         server: the operator's id of the server.
-        name: the server's own name for the tool.
-        sha256: digest of the definition's RFC 8785 bytes (base64url).
-        pin: how the live definition stands to the pinned one.
+        name: the server's own name for it; the URI of a resource.
+        sha256: digest of the definition's RFC 8785 bytes (base64url); "" for what has none.
+        pin: how the live definition stands to the pinned one; only tools are pinned, all else MATCHES.
         declared: scopes that the tool's author declared in the definition's `_meta`.
+        kind: "tool", "prompt", "resource", or "method" for one that only the operator knows.
     """
 
     server: str
@@ -73,6 +80,7 @@ class Tool:
     sha256: str = ""
     pin: Pin = Pin.ABSENT
     declared: frozenset[str] = frozenset()
+    kind: str = "tool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +149,15 @@ class Call:
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        """The arguments, {} where the client sent none."""
+        """What rules judge: the arguments, {} where the client sent none; of a resource, its URI.
+
+        Of a method that only the operator knows, all params.
+        """
+        match self.tool.kind:
+            case "resource":
+                return {"uri": self.tool.name}
+            case "method":
+                return self.params
         arguments: Mapping[str, Any] = self.params.get("arguments", {})
         return arguments
 
@@ -161,13 +177,24 @@ class Parent:
     txn: str = ""
 
 
-def args_sha256(params: Mapping[str, Any]) -> str:
+def subject(method: str, params: Mapping[str, Any]) -> tuple[str, Any]:
+    """What a request is about: the kind, and its name as the params have it (None if they have none)."""
+    if method in SUBJECTS:
+        kind, member = SUBJECTS[method]
+        return kind, params.get(member)
+    return "method", method
+
+
+def args_sha256(params: Mapping[str, Any], method: str = "tools/call") -> str:
     """The digest of what was judged: RFC 8785 over the members of DIGESTED_MEMBERS that are there.
+
+    Of a method that is not in SUBJECTS, over every member but `_meta`.
 
     Raises:
         NotIJson: the params have no canonical form.
     """
-    return digest({name: params[name] for name in DIGESTED_MEMBERS if name in params})
+    members = DIGESTED_MEMBERS if method in SUBJECTS else params.keys() - {"_meta"}
+    return digest({name: params[name] for name in members if name in params})
 
 
 class _Decision:

@@ -19,7 +19,10 @@ from guard.policy.rules import Matching, Policy, RuleFailed
 def decide(call: Call, policy: Policy) -> Decision:
     """Whether a call may run. Pure and total: it never raises, and what breaks in here is a denial."""
     try:
-        about, held = policy.about(call.tool.server, call.tool.name), policy.held(call.principal)
+        about, held = (
+            policy.about(call.tool.server, call.tool.name, call.tool.kind),
+            policy.held(call.principal),
+        )
         objection = next(_objections(call, policy, about, held), None)
         return _permitted(call, policy, about, held or frozenset()) if objection is None else objection
     except RuleFailed as failed:
@@ -73,10 +76,12 @@ def visible(
     tool_name: str,
     declared: frozenset[str],  # noqa: ARG001 - adds to what a call needs and hides nothing
     policy: Policy,
+    *,
+    kind: str = "tool",
 ) -> bool:
     """Whether a tool is listed for a principal: a matter of credential and policy only."""
     held = policy.held(principal)
-    return held is not None and hidden(policy, policy.about(server, tool_name), held) is None
+    return held is not None and hidden(policy, policy.about(server, tool_name, kind), held) is None
 
 
 def fault(call: Call) -> str | None:

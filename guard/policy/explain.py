@@ -125,7 +125,7 @@ def explain(call: Call, policy: Policy) -> Explanation:
 
 def _steps(call: Call, policy: Policy) -> Iterator[Step]:
     tool = call.tool
-    about, held = policy.about(tool.server, tool.name), policy.held(call.principal)
+    about, held = policy.about(tool.server, tool.name, tool.kind), policy.held(call.principal)
     for reason, stands in RUNTIME:
         yield _step(f"not {reason}", reason if stands(call.facts, policy) else None)
     known = f"known are {_names(policy.roles)}"

@@ -36,14 +36,16 @@ class Pattern:
     Attributes:
         match: exact name or glob of the tool.
         server: exact id or glob of the server.
+        kind: "tool", "prompt", "resource" or "method": a rule for one kind says nothing of the others.
     """
 
     match: str
     server: str = "*"
+    kind: str = "tool"
 
-    def covers(self, server: str, name: str) -> bool:
+    def covers(self, server: str, name: str, kind: str = "tool") -> bool:
         """Whether this tool of this server is meant."""
-        return fits(self.match, name) and fits(self.server, server)
+        return kind == self.kind and fits(self.match, name) and fits(self.server, server)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +139,10 @@ class _Index:
                 home = self._globs if is_glob(pattern.match) else self._exact.setdefault(pattern.match, [])
                 home.append((pattern, rule))
 
-    def about(self, server: str, name: str) -> tuple[Any, ...]:
+    def about(self, server: str, name: str, kind: str) -> tuple[Any, ...]:
         """The rules about a tool, each once, sorted by id."""
         candidates = [*self._exact.get(name, ()), *self._globs]
-        found = {id(rule): rule for pattern, rule in candidates if pattern.covers(server, name)}
+        found = {id(rule): rule for pattern, rule in candidates if pattern.covers(server, name, kind)}
         return tuple(sorted(found.values(), key=lambda rule: rule.id))
 
 
@@ -170,7 +172,7 @@ class Policy:
     expires: int | None = field(default=None, compare=False)
     observe_until: int | None = field(default=None, compare=False)
     _indexes: tuple[_Index, _Index, _Index] = field(init=False, repr=False, compare=False)
-    _memo: dict[tuple[str, str], Matching] = field(init=False, repr=False, compare=False)
+    _memo: dict[tuple[str, str, str], Matching] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         indexes = (_Index(self.tools), _Index(self.intents), _Index(self.protected))
@@ -182,16 +184,16 @@ class Policy:
         """Whether a default deny and an unmatched intent are let through and noted."""
         return self.mode == "observe"
 
-    def about(self, server: str, name: str) -> Matching:
+    def about(self, server: str, name: str, kind: str = "tool") -> Matching:
         """Every rule about one tool. What is remembered is only a cache, and bounded."""
-        matching = self._memo.get((server, name))
+        matching = self._memo.get((kind, server, name))
         if matching is None:
-            tools, intents, protected = (index.about(server, name) for index in self._indexes)
+            tools, intents, protected = (index.about(server, name, kind) for index in self._indexes)
             required = frozenset().union(*(rule.scopes for rule in tools))
             matching = Matching(tools, intents, protected, required)
             if len(self._memo) >= _REMEMBERED:
                 self._memo.clear()
-            self._memo[server, name] = matching
+            self._memo[kind, server, name] = matching
         return matching
 
     def held(self, principal: Principal) -> frozenset[str] | None:
@@ -203,7 +205,7 @@ class Policy:
 
     def needs(self, tool: Tool) -> frozenset[str]:
         """Every scope that a tool requires: its rules', and its author's where the server is trusted."""
-        required = self.about(tool.server, tool.name).required
+        required = self.about(tool.server, tool.name, tool.kind).required
         return required | tool.declared if tool.server in self.trusted else required
 
     def role_exists(self, role: str) -> bool:

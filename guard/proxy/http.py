@@ -27,7 +27,7 @@ from guard.proxy.replies import error_code
 from guard.proxy.server import LISTEN, Session
 from guard.proxy.sessions import Held, Sessions, new_session
 from guard.proxy.sse import KEEP_ALIVE, Outbox
-from guard.proxy.wire import Malformed, Notification, Request
+from guard.proxy.wire import Malformed, Request, Response
 from guard.proxy.world import Gate
 
 PATH: Final = "/mcp"
@@ -212,10 +212,8 @@ class Front:
             await self._answer(exchange, caller, message)
             return
         if not eras.says_modern(exchange.fields):
-            held = self._held(exchange.fields, caller)
-            if isinstance(message, Notification):
-                held.session.hear(message)
-        elif message is None:
+            self._held(exchange.fields, caller).session.hear(message)
+        elif isinstance(message, Response):
             raise Turned(400, "a client sends no responses")
         await exchange.respond(202)
 

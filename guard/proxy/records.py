@@ -16,6 +16,7 @@ from guard.proxy.endings import Ending, Failed, Returned, Unknown
 
 MAX_KEPT: Final = 64 * 1024
 """Bytes of a denied call's params that are kept; of larger ones only the digest is."""
+CALL: Final = "tools/call"
 _KINDS: Final = {Returned: Kind.RETURNED, Failed: Kind.FAILED, Unknown: Kind.UNKNOWN}
 
 
@@ -41,7 +42,7 @@ def denied(call: Call, deny: Deny, policy: PolicyRef, *, now: int) -> Transactio
         asked["arguments"] = None
     fields = asked | {
         "decision": {"reason": deny.reason, "rule": deny.rule, "pointer": deny.pointer},
-        "args_sha256": None if call.fault else args_sha256(call.params),
+        "args_sha256": None if call.fault else args_sha256(call.params, call.method),
     }
     return _transaction(call, Kind.DENIED, fields, now, *_key_used(call.principal))
 
@@ -77,7 +78,8 @@ def _asked(call: Call, policy: PolicyRef) -> dict[str, Any]:
         "conversation": {"id": call.conversation.id, "source": call.conversation.source},
         "server": call.tool.server,
         "tool": call.tool.name,
-        "arguments": None if call.fault else call.params.get("arguments", {}),
+        "method": None if call.method == CALL else call.method,
+        "arguments": None if call.fault else call.arguments,
         "policy": {"id": policy.id, "version": policy.version, "sha256": policy.sha256},
         "traceparent": call.traceparent,
         "parent": call.parent and {"edge": call.parent.edge, "sha256": call.parent.sha256},

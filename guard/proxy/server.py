@@ -18,7 +18,7 @@ from guard.proxy.endings import Returned
 from guard.proxy.flow import authorize
 from guard.proxy.listing import listing, served_by
 from guard.proxy.upstream import EXTENSION
-from guard.proxy.wire import Malformed, Notification, Request
+from guard.proxy.wire import Malformed, Notification, Request, Response
 from guard.proxy.world import Gate
 
 _EXTENSIONS: Final[dict[str, Any]] = {EXTENSION: {}}
@@ -121,8 +121,10 @@ class Session:
             self.in_flight.pop(message.id, None)
         return (None if message.flight.cancelled else line), code
 
-    def hear(self, message: Notification) -> None:
-        """Take a notification."""
+    def hear(self, message: Notification | Response) -> None:
+        """Take a notification, or the answer to a server's request."""
+        if isinstance(message, Response):
+            return
         if message.method == "notifications/cancelled":
             target = message.params.get("requestId")
             waiting = self.in_flight.get(target) if isinstance(target, str | int) else None

@@ -12,7 +12,7 @@ from typing import Any, Final
 from guard.proxy import wire
 from guard.proxy.lines import LineBuffer
 from guard.proxy.server import Handler, Session
-from guard.proxy.wire import Malformed, Notification, Request
+from guard.proxy.wire import Malformed, Request
 from guard.proxy.world import Gate
 
 CHUNK: Final = 65536
@@ -105,7 +105,7 @@ class Pipes(asyncio.Protocol):
                 task = asyncio.ensure_future(self._answer(message, handler))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-            elif isinstance(message, Notification):
+            else:
                 self.session.hear(message)
         except Malformed as fault:
             self._write(wire.error(fault.id, fault.code, fault.message, fault.data))

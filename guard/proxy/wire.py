@@ -112,8 +112,17 @@ class Notification:
     params: Mapping[str, Any]
 
 
-def read_message(line: bytes, headers: Mapping[str, str] | None = None) -> Request | Notification | None:
-    """Read one message from the client; None for a response, which nobody here asked for.
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The client's answer to a request of a server's: a result, or an error object."""
+
+    id: Id
+    value: Any
+    is_error: bool = False
+
+
+def read_message(line: bytes, headers: Mapping[str, str] | None = None) -> Request | Notification | Response:
+    """Read one message from the client.
 
     Args:
         line: the message.
@@ -137,8 +146,9 @@ def read_message(line: bytes, headers: Mapping[str, str] | None = None) -> Reque
     if body.get("jsonrpc") != "2.0":
         raise Malformed(INVALID_REQUEST, 'jsonrpc is not "2.0"', answerable)
     if "method" not in body:
-        if "result" in body or "error" in body:
-            return None
+        if answerable is not None and ("result" in body) != ("error" in body):
+            name = "result" if "result" in body else "error"
+            return Response(answerable, body[name], is_error=name == "error")
         raise Malformed(INVALID_REQUEST, "neither a request nor a response", answerable)
     return _understood(body, answerable, inside, headers)
 
