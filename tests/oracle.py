@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator, ValidationError, validators
 
 from guard.core.errors import Reason
 from guard.core.model import Allow, Call, Deny, Pin
+from tests import oracle_uris
 
 Schema = dict[str, Any] | bool
 
@@ -24,6 +25,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CLOCK_TOLERANCE_MS = 10_000  # docs: silent
 LARGEST_INTEGER = 2**53 - 1
 DEEPEST = 128  # docs: silent; the arguments object is level 1
+FIELDS = {"tool": "tools", "prompt": "prompts", "resource": "resources", "method": "methods"}
 
 
 def decide(call: Call, document: dict[str, Any]) -> Allow | Deny:
@@ -31,7 +33,9 @@ def decide(call: Call, document: dict[str, Any]) -> Allow | Deny:
     observes = document.get("mode", "enforce") == "observe"
     obligations = set()
     for no in _noes(call, document):
-        if observes and no.reason in (Reason.DEFAULT_DENY, Reason.INTENT_UNMATCHED):
+        if observes and (
+            no.reason == Reason.INTENT_UNMATCHED or (no.reason == Reason.DEFAULT_DENY and not _is_odd(call))
+        ):
             obligations.add("observed")
         else:
             return no
@@ -114,7 +118,7 @@ def _granted(role: str, document: dict[str, Any]) -> set[str]:
 
 
 def _visibility(call: Call, document: dict[str, Any]) -> Iterator[Deny]:
-    rules = _tool_rules(call, document)
+    rules = _listing(call, document)
     if not rules:
         yield Deny(Reason.DEFAULT_DENY)
     elif not any(set(rule["scopes"]) <= _held(call, document) for rule in rules):
@@ -123,20 +127,33 @@ def _visibility(call: Call, document: dict[str, Any]) -> Iterator[Deny]:
         yield Deny(Reason.UNKNOWN_TOOL)
 
 
+def _listing(call: Call, document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rules that list it: of an odd URI, those that spell it out."""
+    rules = _tool_rules(call, document)
+    if _is_odd(call):
+        return [rule for rule in rules if rule["match"] == call.tool.name]
+    return rules
+
+
 def _tool_rules(call: Call, document: dict[str, Any]) -> list[dict[str, Any]]:
-    return [rule for rule in document.get("tools", []) if _is_about(rule, call)]
+    """The rules in the list for this kind of thing that match, whatever they are good for."""
+    return [rule for rule in document.get(FIELDS[call.tool.kind], []) if _is_about(rule, call)]
 
 
-def _name(rule: dict[str, Any]) -> str:
+def _name(rule: dict[str, Any], call: Call) -> str:
     if rule.get("id") is not None:
         return str(rule["id"])
-    return f"tools/{rule.get('server', '*')}:{rule['match']}"
+    return f"{FIELDS[call.tool.kind]}/{rule.get('server', '*')}:{rule['match']}"
 
 
 def _is_about(match: str | dict[str, Any], call: Call) -> bool:
     if isinstance(match, str):
         match = {"match": match}
     return _glob(match["match"], call.tool.name) and _glob(match.get("server", "*"), call.tool.server)
+
+
+def _is_odd(call: Call) -> bool:
+    return call.tool.kind == "resource" and oracle_uris.is_odd(call.tool.name)
 
 
 def _glob(pattern: str, text: str) -> bool:
@@ -167,9 +184,14 @@ def _arguments(call: Call) -> Iterator[Deny]:
     if call.fault is not None:
         yield Deny(Reason.ARGUMENTS_NOT_IJSON, pointer=call.fault[0])
     if not isinstance(call.arguments, dict):
-        yield Deny(Reason.ARGUMENTS_NOT_IJSON, pointer="/arguments")
+        yield Deny(Reason.ARGUMENTS_NOT_IJSON, pointer=_root(call))
     else:
-        yield from _unfit(call.arguments, "/arguments", 1)
+        yield from _unfit(call.arguments, _root(call), 1)
+
+
+def _root(call: Call) -> str:
+    """Where in the params stands what is judged: of a resource and of a method that is all of them."""
+    return "" if call.tool.kind in ("resource", "method") else "/arguments"
 
 
 def _unfit(value: Any, pointer: str, level: int) -> Iterator[Deny]:
@@ -219,30 +241,33 @@ def _token(name: object) -> str:
 
 
 def _protected(call: Call, document: dict[str, Any]) -> Iterator[Deny]:
-    for rule in _by_name(_naming(call, document, "protected")):
+    for rule in _by_name(_naming(call, document, "protected"), call):
         schema = rule.get("schema")
-        if schema is None or not faults(call.arguments, schema):
+        if schema is None or not faults(call, schema):
             yield Deny(Reason.PROTECTED, rule["id"])
 
 
 def _naming(call: Call, document: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    """The intents or protected rules that name the tool."""
-    return [rule for rule in document.get(kind, []) if any(_is_about(tool, call) for tool in rule["tools"])]
+    """The intents or protected rules that name the tool, the prompt, the resource or the method."""
+    field = FIELDS[call.tool.kind]
+    return [
+        rule for rule in document.get(kind, []) if any(_is_about(one, call) for one in rule.get(field, []))
+    ]
 
 
-def _by_name(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(rules, key=_name)
+def _by_name(rules: list[dict[str, Any]], call: Call) -> list[dict[str, Any]]:
+    return sorted(rules, key=lambda rule: _name(rule, call))
 
 
-def faults(arguments: Any, schema: Schema) -> set[str]:
+def faults(call: Call, schema: Schema) -> set[str]:
     """Pointers to where the arguments do not match the schema; none where they match.
 
     Of the formats, the library checks date, email, ipv4, ipv6 and uuid; patterns are read as Python does.
     """
     validator = Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
     return {
-        "/arguments" + "".join(f"/{_token(step)}" for step in error.absolute_path)
-        for error in validator.iter_errors(arguments)
+        _root(call) + "".join(f"/{_token(step)}" for step in error.absolute_path)
+        for error in validator.iter_errors(call.arguments)
     }
 
 
@@ -271,9 +296,9 @@ Validator = validators.extend(Draft202012Validator, {"properties": _properties, 
 
 def _scopes(call: Call, document: dict[str, Any]) -> Iterator[Deny]:
     held = _held(call, document)
-    for rule in _by_name(_tool_rules(call, document)):
+    for rule in _by_name(_tool_rules(call, document), call):
         if not set(rule["scopes"]) <= held:
-            yield Deny(Reason.MISSING_SCOPE, _name(rule))
+            yield Deny(Reason.MISSING_SCOPE, _name(rule, call))
     # docs: silent on the name, and on its place: it comes after the rules, wherever it would sort.
     if not _declared(call, document) <= held:
         yield Deny(Reason.MISSING_SCOPE, f"servers/{call.tool.server}")
@@ -297,20 +322,20 @@ def _required(call: Call, document: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _intents(call: Call, document: dict[str, Any]) -> Iterator[Deny]:
-    intents = _by_name(_naming(call, document, "intents"))
+    intents = _by_name(_naming(call, document, "intents"), call)
     if intents and not _matching(call, document):
         first = intents[0]
-        yield Deny(Reason.INTENT_UNMATCHED, first["id"], min(faults(call.arguments, first["schema"])))
+        yield Deny(Reason.INTENT_UNMATCHED, first["id"], min(faults(call, first["schema"])))
 
 
 def _matching(call: Call, document: dict[str, Any]) -> list[dict[str, Any]]:
     intents = _naming(call, document, "intents")
-    return [intent for intent in intents if not faults(call.arguments, intent["schema"])]
+    return [intent for intent in intents if not faults(call, intent["schema"])]
 
 
 def _permitting(call: Call, document: dict[str, Any]) -> tuple[str, ...]:
     rules = _tool_rules(call, document) + _matching(call, document)
-    return tuple(sorted({_name(rule) for rule in rules}))
+    return tuple(sorted({_name(rule, call) for rule in rules}))
 
 
 # Whether two opinions are one.
@@ -325,7 +350,7 @@ def differ(call: Call, document: dict[str, Any], one: Allow | Deny, other: Allow
     if one.reason != Reason.INTENT_UNMATCHED:
         return _place(one.pointer) != _place(other.pointer)
     (intent,) = (intent for intent in document["intents"] if intent["id"] == one.rule)
-    places = {_place(pointer) for pointer in faults(call.arguments, intent["schema"])}
+    places = {_place(pointer) for pointer in faults(call, intent["schema"])}
     return not {_place(one.pointer), _place(other.pointer)} <= places
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from guard.core.canonical import escape
-from guard.core.model import PolicyRef
+from guard.core.model import SUBJECTS, PolicyRef
 from guard.policy.findings import invalid, nearest
 from guard.policy.instants import milliseconds
-from guard.policy.language import PolicyDocument
+from guard.policy.language import KINDS, About, PolicyDocument, ToolMatch
 from guard.policy.reading import Text
 from guard.policy.rules import Intent, Pattern, Policy, Protected, Role, ToolRule
 from guard.policy.schema import Schema, compile_schema
@@ -32,6 +32,7 @@ def assemble(document: PolicyDocument, text: Text, sha256: str) -> Policy:
     """
     _check_mode(document, text)
     _check_ids(document, text)
+    _check_named(document, text)
     roles = _Roles(document, text)
     return Policy(
         ref=PolicyRef(document.id, document.version, sha256),
@@ -42,18 +43,21 @@ def assemble(document: PolicyDocument, text: Text, sha256: str) -> Policy:
         },
         tools=tuple(
             ToolRule(
-                rule.id or f"tools/{rule.server}:{rule.match}", _patterns([rule]), frozenset(rule.scopes)
+                rule.id or f"{field}/{rule.server}:{rule.match}",
+                (Pattern(rule.match, rule.server, kind),),
+                frozenset(rule.scopes),
             )
-            for rule in document.tools
+            for field, kind in KINDS.items()
+            for rule in getattr(document, field)
         ),
         intents=tuple(
-            Intent(rule.id, _patterns(rule.tools), _compiled(rule.schema_, text, f"/intents/{index}/schema"))
+            Intent(rule.id, _patterns(rule), _compiled(rule.schema_, text, f"/intents/{index}/schema"))
             for index, rule in enumerate(document.intents)
         ),
         protected=tuple(
             Protected(
                 rule.id,
-                _patterns(rule.tools),
+                _patterns(rule),
                 None if rule.schema_ is None else _compiled(rule.schema_, text, f"/protected/{index}/schema"),
                 rule.because,
             )
@@ -69,8 +73,35 @@ def _instant(text: str | None) -> int | None:
     return None if text is None else milliseconds(text)
 
 
-def _patterns(tools: list[Any]) -> tuple[Pattern, ...]:
-    return tuple(sorted({Pattern(tool.match, tool.server) for tool in tools}))
+def _patterns(rule: About) -> tuple[Pattern, ...]:
+    named = {Pattern(one.match, one.server, kind) for kind, one in _named(rule)}
+    return tuple(sorted(named))
+
+
+def _named(rule: About | PolicyDocument) -> Iterator[tuple[str, Any]]:
+    """What a rule names, or what a document lists, with its kind."""
+    for field, kind in KINDS.items():
+        yield from ((kind, one) for one in getattr(rule, field))
+
+
+def _check_named(document: PolicyDocument, text: Text) -> None:
+    """Each rule is about something, and about nothing that another field speaks of."""
+    for field in ("intents", "protected"):
+        for index, rule in enumerate(getattr(document, field)):
+            at = f"/{field}/{index}"
+            if not any(_named(rule)):
+                remedy = f"add {', '.join(f'`{name}`' for name in KINDS)}"
+                raise invalid(text, at, "names nothing", remedy)
+            _check_methods(rule.methods, f"{at}/methods", text)
+    _check_methods(document.methods, "/methods", text)
+
+
+def _check_methods(methods: Iterable[ToolMatch], at: str, text: Text) -> None:
+    for index, method in enumerate(methods):
+        if method.match in SUBJECTS:
+            field = next(field for field, kind in KINDS.items() if kind == SUBJECTS[method.match][0])
+            what = f"`{method.match}` is not judged as a method"
+            raise invalid(text, f"{at}/{index}", what, f"use `{field}`")
 
 
 def _check_mode(document: PolicyDocument, text: Text) -> None:
@@ -82,9 +113,10 @@ def _check_mode(document: PolicyDocument, text: Text) -> None:
 
 
 def _ids(document: PolicyDocument) -> Iterator[tuple[str, str]]:
-    for index, tool in enumerate(document.tools):
-        if tool.id is not None:
-            yield f"/tools/{index}/id", tool.id
+    for field in KINDS:
+        for index, one in enumerate(getattr(document, field)):
+            if one.id is not None:
+                yield f"/{field}/{index}/id", one.id
     yield from ((f"/intents/{index}/id", rule.id) for index, rule in enumerate(document.intents))
     yield from ((f"/protected/{index}/id", rule.id) for index, rule in enumerate(document.protected))
 

@@ -7,20 +7,20 @@ the policy permits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from guard.core.errors import GuardError, Reason, printable
-from guard.core.model import Allow, Call, Conversation, Decision, Facts, Pin, Principal, Tool
+from guard.core.model import SUBJECTS, Allow, Call, Conversation, Decision, Facts, Pin, Principal, Tool
 from guard.policy.decide import decide
 from guard.policy.document import load
 from guard.policy.findings import explain_invalid, invalid, nearest
 from guard.policy.instants import milliseconds
-from guard.policy.language import Instant, RoleName, Scope, Strict
-from guard.policy.reading import read
+from guard.policy.language import KINDS, Instant, RoleName, Scope, Strict
+from guard.policy.reading import Text, read
 from guard.policy.rules import Policy
 
 
@@ -36,12 +36,15 @@ class CaseDocument(Strict):
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     role: RoleName
-    tool: Annotated[str, Field(min_length=1, max_length=256)]
+    tool: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    prompt: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    resource: Annotated[str, Field(min_length=1, max_length=8192)] | None = None
+    method: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     server: Annotated[str, Field(min_length=1, max_length=256)] = "server"
     principal: Annotated[str, Field(min_length=1, max_length=256)] = "someone"
     scopes: list[Scope] | None = Field(default=None, description="what the credential narrows its role to")
     declared: list[Scope] = Field(default=[], description="scopes that the tool's author declares")
-    arguments: dict[str, Any] = Field(default={})
+    arguments: dict[str, Any] = Field(default={}, description="of a method, its params")
     facts: FactsDocument = FactsDocument()
     expect: Literal["allow", "deny"]
     reason: str | None = None
@@ -120,6 +123,7 @@ def read_cases(data: bytes, *, name: str) -> tuple[Case, ...]:
             raise invalid(
                 text, f"{at}/name", f"`{printable(case.name)}` stands here twice", "name each case once"
             )
+        _check_subject(case, text, at)
         if (case.expect == "deny") != (case.reason is not None):
             remedy = (
                 "say why: add `reason`"
@@ -162,6 +166,23 @@ def load_checked(policy_bytes: bytes, cases_bytes: bytes | None, name: str, case
     return policy
 
 
+def asked(kind: str, name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The method and the params of a request for a tool, a prompt, a resource or a method."""
+    for method, (of, member) in SUBJECTS.items():
+        if of == kind:
+            return method, {member: name} | ({} if kind == "resource" else {"arguments": dict(arguments)})
+    return name, dict(arguments)
+
+
+def _check_subject(case: CaseDocument, text: Text, at: str) -> None:
+    named = [kind for kind in KINDS.values() if getattr(case, kind) is not None]
+    if len(named) != 1:
+        remedy = f"name one of {', '.join(f'`{kind}`' for kind in KINDS.values())}"
+        raise invalid(text, at, "a case asks for one thing", remedy)
+    if case.resource is not None and case.arguments:
+        raise invalid(text, f"{at}/arguments", "a resource has no arguments", "remove them")
+
+
 def _judged(case: Case, decision: Decision) -> CaseResult:
     if isinstance(decision, Allow):
         passed = case.reason is None and (case.rule is None or case.rule in decision.rules)
@@ -182,13 +203,16 @@ def _failure(failed: list[CaseResult], total: int) -> GuardError:
 
 def _call(case: CaseDocument) -> Call:
     scopes = None if case.scopes is None else frozenset(case.scopes)
+    kind = next(kind for kind in KINDS.values() if getattr(case, kind) is not None)
+    name = getattr(case, kind)
+    method, params = asked(kind, name, case.arguments)
     return Call(
         id="case",
         principal=Principal("default", "launch", case.principal, case.role, scopes),
-        tool=Tool(case.server, case.tool, "", Pin.MATCHES, frozenset(case.declared)),
+        tool=Tool(case.server, name, "", Pin.MATCHES, frozenset(case.declared), kind),
         audience=case.server,
-        method="tools/call",
-        params={"name": case.tool, "arguments": case.arguments},
+        method=method,
+        params=params,
         conversation=Conversation("case", "launch"),
         facts=Facts(now=milliseconds(case.facts.now), contained=frozenset(case.facts.contained)),
     )

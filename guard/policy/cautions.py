@@ -5,13 +5,17 @@ These are warnings for `guard policy check`. They decide nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from guard.core.canonical import escape
+from guard.policy.globs import is_glob
 from guard.policy.rules import Policy
+from guard.policy.uris import oddity
 from guard.policy.vocabulary import subschemas
 
+_HOST: Final = re.compile(r"https?://[^/]*[*?]", re.IGNORECASE)
 _OF_TYPE: Final[Mapping[str, str]] = {
     "maximum": "number",
     "minimum": "number",
@@ -35,8 +39,20 @@ def cautions(policy: Policy) -> Iterator[str]:
                 yield from (f"{intent.id}: schema{pointer}: {what}" for what in _of_part(part))
     granted = frozenset[str]().union(*(role.scopes for role in policy.roles.values()))
     for rule in sorted(policy.tools, key=lambda rule: rule.id):
+        for pattern in rule.tools:
+            if pattern.kind == "resource" and is_glob(pattern.match):
+                yield from (f"{rule.id}: {what}" for what in _of_uri(pattern.match))
         if not rule.scopes <= granted:
             yield f"{rule.id}: no role grants {', '.join(sorted(rule.scopes - granted))}"
+
+
+def _of_uri(match: str) -> Iterator[str]:
+    if found := oddity(match.replace("*", "x").replace("?", "x")):
+        yield f"it has {found}, and a glob lists no such URI; spell it out, or remove it"
+    if "?" in match:
+        yield "`?` stands for any one character, also in a URI"
+    if _HOST.match(match):
+        yield "a `*` or `?` before the path also stands for other hosts"
 
 
 def _of_part(part: Mapping[str, Any]) -> Iterator[str]:

@@ -40,3 +40,11 @@ PINS: Final[Mapping[Pin, Reason]] = {
     Pin.UNPINNED: Reason.TOOL_UNPINNED,
     Pin.CHANGED: Reason.TOOL_CHANGED,
 }
+
+ARGUMENTS: Final[Mapping[str, str]] = {
+    "tool": "/arguments",
+    "prompt": "/arguments",
+    "resource": "",
+    "method": "",
+}
+"""Where in the params stands what rules judge, by the kind of what is called."""

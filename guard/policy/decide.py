@@ -2,7 +2,7 @@
 
 The world must be sound, the role known, the tool listed, visible and pinned, the arguments plain;
 nothing may forbid the call; every required scope must be held; and where intents name the tool, one
-must match. All else is denied.
+must match. All else is denied. A prompt, a resource or a method is judged as a tool is.
 """
 
 from __future__ import annotations
@@ -12,17 +12,15 @@ from collections.abc import Iterator
 from guard.core.canonical import NotIJson, check
 from guard.core.errors import Reason
 from guard.core.model import Allow, Call, Decision, Deny, Pin, Principal
-from guard.policy.conditions import PINS, RUNTIME
+from guard.policy.conditions import ARGUMENTS, PINS, RUNTIME
 from guard.policy.rules import Matching, Policy, RuleFailed
 
 
 def decide(call: Call, policy: Policy) -> Decision:
     """Whether a call may run. Pure and total: it never raises, and what breaks in here is a denial."""
     try:
-        about, held = (
-            policy.about(call.tool.server, call.tool.name, call.tool.kind),
-            policy.held(call.principal),
-        )
+        held = policy.held(call.principal)
+        about = policy.about(call.tool.server, call.tool.name, call.tool.kind)
         objection = next(_objections(call, policy, about, held), None)
         return _permitted(call, policy, about, held or frozenset()) if objection is None else objection
     except RuleFailed as failed:
@@ -57,17 +55,21 @@ def _permitted(call: Call, policy: Policy, about: Matching, held: frozenset[str]
     unmatched = bool(about.intents) and not matched
     if unmatched and not policy.observing:
         first = about.intents[0]
-        return Deny(Reason.INTENT_UNMATCHED, first.id, f"/arguments{first.first_failure(call.arguments)}")
+        return Deny(
+            Reason.INTENT_UNMATCHED,
+            first.id,
+            f"{ARGUMENTS[call.tool.kind]}{first.first_failure(call.arguments)}",
+        )
     rules = {*matched, *(rule.id for rule in about.tools if rule.scopes <= held)}
-    observed = ("observed",) if unmatched or not about.tools else ()
+    observed = ("observed",) if unmatched or not about.listing else ()
     return Allow(tuple(sorted(rules)), tuple(sorted(policy.needs(call.tool))), observed, policy.mode)
 
 
 def hidden(policy: Policy, about: Matching, held: frozenset[str]) -> Reason | None:
     """Why a tool is out of sight, None if it is not: of one rule that lists it, all scopes must be held."""
-    if not about.tools:
-        return None if policy.observing else Reason.DEFAULT_DENY
-    return None if any(rule.scopes <= held for rule in about.tools) else Reason.TOOL_NOT_VISIBLE
+    if not about.listing:  # what a server may read as something else slips past what is protected
+        return None if policy.observing and not about.odd else Reason.DEFAULT_DENY
+    return None if any(rule.scopes <= held for rule in about.listing) else Reason.TOOL_NOT_VISIBLE
 
 
 def visible(
@@ -89,9 +91,9 @@ def fault(call: Call) -> str | None:
     if call.fault is not None:
         return call.fault[0]
     if type(call.arguments) is not dict:
-        return "/arguments"
+        return ARGUMENTS[call.tool.kind]
     try:
         check(call.arguments)
     except NotIJson as found:
-        return f"/arguments{found.pointer}"
+        return f"{ARGUMENTS[call.tool.kind]}{found.pointer}"
     return None

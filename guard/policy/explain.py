@@ -11,10 +11,11 @@ from typing import Any, Final
 
 from guard.core.errors import Reason, printable
 from guard.core.model import Allow, Call, Decision, Deny, Pin
-from guard.policy.conditions import PINS, RUNTIME
+from guard.policy.conditions import ARGUMENTS, PINS, RUNTIME
 from guard.policy.decide import decide, fault, hidden
 from guard.policy.rules import Intent, Matching, Policy, Protected, RuleFailed
 from guard.policy.schema import Failure
+from guard.policy.uris import oddity
 
 PASSED: Final = "passed"
 DENIED: Final = "denied"
@@ -133,7 +134,7 @@ def _steps(call: Call, policy: Policy) -> Iterator[Step]:
         f"role {call.principal.role}", Reason.UNAUTHORIZED_ROLE if held is None else None, detail=known
     )
     held = held or frozenset()
-    yield _listed(policy, about, held)
+    yield _listed(call, policy, about, held)
     yield _step("pin", PINS.get(tool.pin) if tool.pin is not Pin.MATCHES else None, detail=str(tool.pin))
     contained = Reason.TOOL_CONTAINED if "tool" in call.facts.contained else None
     yield _step(f"not {Reason.TOOL_CONTAINED}", contained)
@@ -153,8 +154,8 @@ def _names(names: Any) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def _listed(policy: Policy, about: Matching, held: frozenset[str]) -> Step:
-    reason = hidden(policy, about, held)
+def _listed(call: Call, policy: Policy, about: Matching, held: frozenset[str]) -> Step:
+    check, reason = f"the {call.tool.kind} is listed", hidden(policy, about, held)
     rules = tuple(
         Step(
             "all scopes of the rule are held" if rule.scopes <= held else "a scope of the rule is not held",
@@ -162,11 +163,14 @@ def _listed(policy: Policy, about: Matching, held: frozenset[str]) -> Step:
             rule.id,
             f"requires {_names(rule.scopes)}",
         )
-        for rule in about.tools
+        for rule in about.listing
     )
     if reason is None and not rules:
-        return Step("the tool is listed", OBSERVED, detail="no rule lists it; in enforce mode it is denied")
-    return _step("the tool is listed", reason, detail=f"held are {_names(held)}", steps=rules)
+        return Step(check, OBSERVED, detail="no rule lists it; in enforce mode it is denied")
+    detail = f"held are {_names(held)}"
+    if about.odd:
+        detail = f"the URI has {oddity(call.tool.name)}, so only a rule that spells it out lists it; {detail}"
+    return _step(check, reason, detail=detail, steps=rules)
 
 
 def _forbidding(call: Call, about: Matching) -> Step:
@@ -216,23 +220,23 @@ def _intents(call: Call, policy: Policy, about: Matching) -> Step:
         if verdict == "failed":
             return _step(check, Reason.RULE_FAILED, rule=rule.id, steps=steps)
     if not judged or any(verdict == "matches" for _, verdict in judged):
-        return _step(check, None, detail="" if judged else "none names the tool", steps=steps)
+        return _step(check, None, detail="" if judged else f"none names the {call.tool.kind}", steps=steps)
     if policy.observing:
         return Step(check, OBSERVED, detail="none matches; in enforce mode it is denied", steps=steps)
     first = about.intents[0]
-    pointer = f"/arguments{first.first_failure(call.arguments)}"
+    pointer = f"{ARGUMENTS[call.tool.kind]}{first.first_failure(call.arguments)}"
     return _step(check, Reason.INTENT_UNMATCHED, rule=first.id, pointer=pointer, steps=steps)
 
 
 def _failures(rule: Intent, call: Call) -> tuple[Step, ...]:
-    return tuple(map(_failure, rule.schema.failures(call.arguments)))
+    at = ARGUMENTS[call.tool.kind]
+    return tuple(_failure(found, at) for found in rule.schema.failures(call.arguments))
 
 
-def _failure(found: Failure) -> Step:
+def _failure(found: Failure, at: str) -> Step:
     branches = tuple(
-        Step(f"branch {index}", NOTED, steps=tuple(map(_failure, branch)))
+        Step(f"branch {index}", NOTED, steps=tuple(_failure(inner, at) for inner in branch))
         for index, branch in enumerate(found.branches)
     )
-    return Step(
-        f"/arguments{found.pointer}", NOTED, detail=f"not as schema{found.keyword} says", steps=branches
-    )
+    where = f"{at}{found.pointer}" or "the whole"
+    return Step(where, NOTED, detail=f"not as schema{found.keyword} says", steps=branches)

@@ -1,7 +1,8 @@
 """Whether a policy fits the tools that it governs.
 
 A rule on a property that a tool does not have would never match, and nobody would notice. So it is
-an error, found by holding each rule's schema beside the pinned tool's `inputSchema`.
+an error, found by holding each rule's schema beside the pinned tool's `inputSchema`. Of a resource a
+rule judges `uri` and nothing else. Prompts and methods have no definition that is pinned.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from guard.policy.rules import Intent, Pattern, Policy, Protected
 _SAME_PLACE: Final = ("allOf", "anyOf", "oneOf")
 _SAME_PLACE_ONE: Final = ("not", "if", "then", "else")
 _ITEMS: Final = ("items", "contains", "unevaluatedItems")
+
+_READ: Final[Mapping[str, Any]] = {"properties": {"uri": {"type": "string"}}}
 
 Tools = Mapping[tuple[str, str], Mapping[str, Any]]
 
@@ -54,7 +57,7 @@ def check_against(policy: Policy, tools: Tools) -> None:
 
 
 def misfits(policy: Policy, tools: Tools) -> Iterator[GuardError]:
-    """Every rule on a property that the tools do not have, in the order of the rule ids.
+    """Every rule on a property that the tools, or resources, do not have, in the order of the rule ids.
 
     An exact name: each tool of that name must have it. A glob: at least one of the matched tools.
     """
@@ -63,6 +66,13 @@ def misfits(policy: Policy, tools: Tools) -> Iterator[GuardError]:
         if rule.schema is not None:
             for pattern in rule.tools:
                 yield from _misfits(rule.id, rule.schema.source, pattern, tools)
+            if any(pattern.kind == "resource" for pattern in rule.tools):
+                for pointer, (what, known) in dict(_unknown(rule.schema.source, _READ)).items():
+                    yield GuardError(
+                        printable(f"a rule on `{what}`, which no resource has"),
+                        where=printable(f"{rule.id}: schema{pointer}"),
+                        remedy=nearest(what, known),
+                    )
 
 
 def _misfits(rule: str, source: Any, pattern: Pattern, tools: Tools) -> Iterator[GuardError]:

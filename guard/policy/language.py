@@ -5,6 +5,7 @@ There are no others, and an unknown one is an error with its line.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -50,6 +51,13 @@ ServerName = Annotated[str, Field(pattern=r"^[^\s*?]{1,128}$")]
 Glob = Annotated[
     str, Field(pattern=r"^\S{1,256}$", description="a name; `*` stands for any characters, `?` for one")
 ]
+UriGlob = Annotated[
+    str,
+    Field(
+        pattern=r"^\S{1,2048}$",
+        description="a URI exactly as it is sent; `*` stands for any characters, `?` for one",
+    ),
+]
 _OVER_ARGUMENTS: Final = "JSON Schema 2020-12 over the arguments of the call"
 JsonSchema = Annotated[Any, WithJsonSchema({"type": ["object", "boolean"], "description": _OVER_ARGUMENTS})]
 JsonSchemaOrNone = Annotated[
@@ -91,26 +99,64 @@ class ToolDocument(ToolMatch):
     scopes: list[Scope]
 
 
+class ResourceMatch(Strict):
+    """Which resources a rule is about."""
+
+    match: UriGlob
+    server: Glob = "*"
+
+
+class ResourceDocument(ResourceMatch):
+    """Lists resources and the scopes that they require."""
+
+    id: Id | None = None
+    scopes: list[Scope]
+
+
 Tools = Annotated[
     list[Annotated[ToolMatch, BeforeValidator(_spelled_out, json_schema_input_type=Glob | ToolMatch)]],
     Field(min_length=1),
 ]
+Resources = Annotated[
+    list[
+        Annotated[
+            ResourceMatch, BeforeValidator(_spelled_out, json_schema_input_type=UriGlob | ResourceMatch)
+        ]
+    ],
+    Field(min_length=1),
+]
+KINDS: Final[Mapping[str, str]] = {
+    "tools": "tool",
+    "prompts": "prompt",
+    "resources": "resource",
+    "methods": "method",
+}
+"""The fields that list things, or name them in a rule; and the kind of what they speak of."""
 
 
-class IntentDocument(Strict):
-    """What a permitted call of these tools looks like."""
+class About(Strict):
+    """What a rule names: at least one of these."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": [field]} for field in KINDS]})
+
+    tools: Tools = []
+    prompts: Tools = []
+    resources: Resources = []
+    methods: Tools = []
+
+
+class IntentDocument(About):
+    """What a permitted call of these looks like."""
 
     id: Id
-    tools: Tools
     schema_: JsonSchema = Field(alias="schema")
     because: str = Field(default="", description="for reviewers; decides nothing")
 
 
-class ProtectedDocument(Strict):
-    """Forbids calls of these tools: always, or where the arguments match `schema`."""
+class ProtectedDocument(About):
+    """Forbids calls of these: always, or where the arguments match `schema`."""
 
     id: Id
-    tools: Tools
     schema_: JsonSchemaOrNone = Field(default=None, alias="schema")
     because: str = Field(default="", description="for reviewers; decides nothing")
 
@@ -132,6 +178,9 @@ class PolicyDocument(Strict):
     roles: dict[RoleName, RoleDocument] = {}
     servers: dict[ServerName, ServerDocument] = {}
     tools: list[ToolDocument] = []
+    prompts: list[ToolDocument] = []
+    resources: list[ResourceDocument] = []
+    methods: list[ToolDocument] = Field(default=[], description="methods that the configuration passes on")
     intents: list[IntentDocument] = []
     protected: list[ProtectedDocument] = []
 

@@ -1,4 +1,4 @@
-"""A policy, compiled: small frozen values, and an index by tool.
+"""A policy, compiled: small frozen values, and an index by tool. Prompts, resources and methods are alike.
 
 What a decision costs depends on the rules that name its tool, not on how many there are: exact
 names stand in a dict, globs in a list that is walked once for each (server, tool) and remembered.
@@ -13,8 +13,10 @@ from typing import Any, Final
 from guard.core.model import PolicyRef, Principal, Tool
 from guard.policy.globs import fits, is_glob
 from guard.policy.schema import Schema
+from guard.policy.uris import oddity
 
 _REMEMBERED: Final = 4096
+_LONGEST_REMEMBERED: Final = 512  # characters of a name; a URI may be much longer
 
 
 class RuleFailed(Exception):
@@ -31,10 +33,10 @@ class RuleFailed(Exception):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Pattern:
-    """Which tools a rule is about.
+    """Which tools a rule is about, or which prompts, resources or methods.
 
     Attributes:
-        match: exact name or glob of the tool.
+        match: exact name or glob of the tool; of a resource, of its URI exactly as it will be sent.
         server: exact id or glob of the server.
         kind: "tool", "prompt", "resource" or "method": a rule for one kind says nothing of the others.
     """
@@ -46,6 +48,10 @@ class Pattern:
     def covers(self, server: str, name: str, kind: str = "tool") -> bool:
         """Whether this tool of this server is meant."""
         return kind == self.kind and fits(self.match, name) and fits(self.server, server)
+
+    def spells(self, server: str, name: str, kind: str) -> bool:
+        """Whether this tool of this server is meant, and its name written out."""
+        return self.match == name and self.covers(server, name, kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +122,20 @@ class Matching:
     """Every rule about one tool of one server, each kind in the order of the ids.
 
     Attributes:
-        tools: the tool rules.
+        tools: the tool rules: what they require is required.
         intents: the intents.
         protected: the rules that forbid.
         required: every scope that the tool rules require together.
+        listing: the tool rules that list it: all, but for a URI that is odd only those that spell it out.
+        odd: whether it is a URI that a server could read in more than one way.
     """
 
     tools: tuple[ToolRule, ...]
     intents: tuple[Intent, ...]
     protected: tuple[Protected, ...]
     required: frozenset[str]
+    listing: tuple[ToolRule, ...]
+    odd: bool = False
 
 
 class _Index:
@@ -190,10 +200,16 @@ class Policy:
         if matching is None:
             tools, intents, protected = (index.about(server, name, kind) for index in self._indexes)
             required = frozenset().union(*(rule.scopes for rule in tools))
-            matching = Matching(tools, intents, protected, required)
+            odd = kind == "resource" and oddity(name) != ""
+            # A glob lists nothing odd; what it requires or forbids holds all the same.
+            listing = tuple(
+                rule for rule in tools if not odd or any(p.spells(server, name, kind) for p in rule.tools)
+            )
+            matching = Matching(tools, intents, protected, required, listing, odd)
             if len(self._memo) >= _REMEMBERED:
                 self._memo.clear()
-            self._memo[kind, server, name] = matching
+            if len(name) <= _LONGEST_REMEMBERED:
+                self._memo[kind, server, name] = matching
         return matching
 
     def held(self, principal: Principal) -> frozenset[str] | None:

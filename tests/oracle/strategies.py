@@ -52,8 +52,47 @@ TOOL_GLOBS = {name: name for name in TOOLS} | {
     "READ*": "READ",
     "r.*": "r.",
 }
+# Likewise; behind each glob a URI that it matches, now and then one that no glob lists.
+RESOURCE_GLOBS = {
+    "file:///d/*": "file:///d/a",
+    "*": "memo:one",
+    "file:///d/a": "file:///d/a",
+    "file:///*": "file:///d/../e",
+    "file:///d/..": "file:///d/..",
+    "file:///d/%2e%2e/*": "file:///d/%2e%2e/e",
+    "memo:?*": "memo:a",
+    "memo:*": "memo:..",
+    "file:///d/*a": "file:///d/%C3%A9a",
+}
+URIS = (
+    *("file:///d/a", "memo:one", "file:///d/b.c", "file:///d/%C3%A9a", "file:///d/\u00e9", "file:///d/.a"),
+    *("file:///d/../e", "file:///d/./a", "file:///d/..", "file:///d/%2e%2E/e", "file:///d/.%2e", "memo:."),
+    *("file:///d/..%2fe", "file:///d/%5c", "file:///d/..\\e", "file:///d/a\n", "file:///d/%00", "memo:%7f"),
+    *("file:///d/%252e%252e/e", "file:///d/%c0%ae", "file:///d/%", "file:///d/%u002e", "file:///d/%6"),
+    *("file:///d/..;a/e", "file:///d/a?b=..", "file:///d/..#a", "file:///d/. ./e", "file:///d/.../e"),
+    *("file:///d/%61", "file:///d/%7Ea", "file:///d/%20", "FILE:///d/a", "memo:A", "file:///d//a", "//d"),
+    *(
+        "file:///d/\uff0e\uff0e/e",
+        "file:///d/\u2025/e",
+        "file:///d/a\u202eb",
+        "file:///d/\ud800",
+        "",
+        "a:b//c",
+    ),
+    *("file:///d/a b", "file:///d/ /a", "file:///d/%3F%23", "file:///d/%C2%A0", "file:///d/\uff3cx"),
+)
+FIELD_OF = {"tool": "tools", "prompt": "prompts", "resource": "resources", "method": "methods"}
+URI_SCHEMAS: tuple[Schema, ...] = (
+    {"properties": {"uri": {"pattern": "^file:"}}},
+    {"properties": {"uri": {"maxLength": 12}}},
+    {"required": ["uri"]},
+    {"properties": {"uri": {"pattern": "a$"}}, "required": ["uri"]},
+)
 # They sort otherwise than in a dictionary, and around "servers/git" and "tools/*:read".
-IDS = ("a", "a-b", "a.b", "a_b", "ab", "servers.x", "tools.x", "tools-x", "tools0", "u")
+IDS = (
+    *("a", "a-b", "a.b", "a_b", "ab", "servers.x", "tools.x", "tools-x", "tools0", "u"),
+    *("resources.x", "prompts0", "methods-x", "m"),
+)
 
 NUMBERS = (1, 0, 2, 3, -1, 10, 0.5, 1.0, 2.5, -0.0, 0.29, 1.005, 1e300, 2**53 - 1, -(2**53 - 1))
 TEXTS = (
@@ -124,6 +163,9 @@ def _document(dice: Dice) -> Document:
     document["roles"] = _roles(dice)
     document["tools"] = [_tool_rule(dice, ids) for _ in range(1 + dice.below(4))]
     if dice.once_in(2):
+        for field in dice.some(("resources", "prompts", "methods"), 1, 2):
+            document[field] = [_tool_rule(dice, ids, field) for _ in range(1 + dice.below(2))]
+    if dice.once_in(2):
         trust = ({"trust_declared_scopes": True}, {"trust_declared_scopes": False}, {})
         document["servers"] = {server: dice.one(trust) for server in dice.some(SERVERS, 1, 3)}
     if not dice.once_in(3):
@@ -149,9 +191,10 @@ def _roles(dice: Dice) -> Document:
     return roles
 
 
-def _tool_rule(dice: Dice, ids: Iterator[str]) -> Document:
+def _tool_rule(dice: Dice, ids: Iterator[str], field: str = "tools") -> Document:
+    usual = ("file:///d/*", "*") if field == "resources" else ("read", "*", "r*", "*", "r*")
     rule: Document = {
-        "match": dice.one(("read", "*", "r*", "*", "r*", *TOOL_GLOBS)),
+        "match": dice.one((*usual, *_globs(field))),
         "scopes": dice.some(SCOPES, 0, dice.one((0, 1, 1, 2))),
     }
     if dice.once_in(3):
@@ -161,17 +204,27 @@ def _tool_rule(dice: Dice, ids: Iterator[str]) -> Document:
     return rule
 
 
+def _globs(field: str) -> dict[str, str]:
+    return RESOURCE_GLOBS if field == "resources" else TOOL_GLOBS
+
+
 def _schema_rule(dice: Dice, ids: Iterator[str], document: Document) -> Document:
     """A rule with a schema, about a tool that is listed, or about any."""
-    tools: list[Any] = []
-    for _ in range(1 + dice.below(2)):
-        listed = dice.one(document["tools"])["match"]
-        name = dice.one((TOOL_GLOBS[listed], listed, listed, dice.one(list(TOOL_GLOBS))))
-        if dice.once_in(3):
-            tools.append({"match": name, "server": dice.one(list(SERVER_GLOBS))})
-        else:
-            tools.append(dice.one((name, {"match": name})))
-    rule: Document = {"id": next(ids), "tools": tools, "schema": _schema(dice)}
+    rule: Document = {"id": next(ids)}
+    fields = [field for field in FIELD_OF.values() if field in document]
+    for field in dice.some(fields, 1, min(2, len(fields))):
+        globs = _globs(field)
+        named: list[Any] = []
+        for _ in range(1 + dice.below(2)):
+            listed = dice.one(document[field])["match"]
+            name = dice.one((globs[listed], listed, listed, dice.one(list(globs))))
+            if dice.once_in(3):
+                named.append({"match": name, "server": dice.one(list(SERVER_GLOBS))})
+            else:
+                named.append(dice.one((name, {"match": name})))
+        rule[field] = named
+    about_uris = "resources" in rule and not dice.once_in(4)
+    rule["schema"] = dice.one(URI_SCHEMAS) if about_uris else _schema(dice)
     if dice.once_in(3):
         rule["because"] = "somebody wrote it"
     return rule
@@ -184,7 +237,7 @@ def _forbidding(dice: Dice, ids: Iterator[str], document: Document) -> Document:
     elif dice.once_in(4):
         del rule["schema"]
     elif isinstance(rule["schema"], dict) and not dice.once_in(3):
-        rule["schema"]["required"] = dice.some(FIELDS, 1, 2)
+        rule["schema"] = {**rule["schema"], "required": dice.some(FIELDS, 1, 2)}
     return rule
 
 
@@ -315,17 +368,18 @@ def _call(dice: Dice, document: Document) -> Call:
 
 
 def _sound(dice: Dice, document: Document) -> Call:
-    rule = dice.one(document["tools"])
+    kind = dice.one([kind for kind, field in FIELD_OF.items() if field in document])
+    rule = dice.one(document[FIELD_OF[kind]])
+    fitting = _globs(FIELD_OF[kind])[rule["match"]]
     tool = Tool(
         server=dice.one((SERVER_GLOBS[rule.get("server", "*")], dice.one(SERVERS))),
-        name=dice.one((TOOL_GLOBS[rule["match"]], TOOL_GLOBS[rule["match"]], dice.one(TOOLS))),
+        name=dice.one((fitting, fitting, dice.one(URIS if kind == "resource" else TOOLS))),
+        kind=kind,
         pin=Pin.MATCHES,
         declared=frozenset(dice.one(((), (), ("a:read",), ("a:read", "c")))),
     )
     narrowed = (None, None, None, frozenset(SCOPES), frozenset(SCOPES[:2]), frozenset({"c", "d"}))
-    params: Document = {"name": tool.name, "arguments": _plausible(dice)}
-    if not params["arguments"] and dice.once_in(2):
-        del params["arguments"]
+    method, params = _request(dice, tool)
     seen = ({}, {f"policy/{document['id']}": document["version"], "policy/r": 99})
     return Call(
         id="AAAAAAAAAAAAAAAAAAAAAA",
@@ -338,11 +392,24 @@ def _sound(dice: Dice, document: Document) -> Call:
         ),
         tool=tool,
         audience=tool.server,
-        method="tools/call",
+        method=method,
         params=params,
         conversation=Conversation("c", "meta"),
         facts=Facts(now=NOON - dice.one((DAY, DAY, 1, 0)), versions=dice.one(seen)),
     )
+
+
+def _request(dice: Dice, tool: Tool) -> tuple[str, Document]:
+    arguments = _plausible(dice)
+    match tool.kind:
+        case "resource":
+            return "resources/read", {"uri": tool.name}
+        case "method":
+            return tool.name, arguments
+    params: Document = {"name": tool.name, "arguments": arguments}
+    if not arguments and dice.once_in(2):
+        del params["arguments"]
+    return ("prompts/get" if tool.kind == "prompt" else "tools/call"), params
 
 
 def _plausible(dice: Dice) -> Document:
@@ -406,9 +473,14 @@ def _narrowed(dice: Dice, call: Call, document: Document) -> Call:
 
 
 def _unlisted(dice: Dice, call: Call, document: Document) -> Call:
-    name = dice.one(("other", "Read", "*", "", "read\n", "ab\nd", "\U0001f600"))
+    name = dice.one(("other", "Read", "*", "", "read\n", "ab\nd", "\U0001f600", "file:///d/a"))
     server = dice.one((*SERVERS, "elsewhere", "*"))
     return replace(call, tool=replace(call.tool, name=name, server=server), audience=server)
+
+
+def _of_another_kind(dice: Dice, call: Call, document: Document) -> Call:
+    """A tool's name for a prompt, a prompt's for a method: what is listed for one says nothing of others."""
+    return replace(call, tool=replace(call.tool, kind=dice.one(list(FIELD_OF))))
 
 
 def _loose(dice: Dice, call: Call, document: Document) -> Call:
@@ -458,6 +530,6 @@ def _deep(dice: Dice, call: Call, document: Document) -> Call:
 
 TROUBLES: tuple[Callable[[Dice, Call, Document], Call], ...] = (
     *(_contained, _contained_tool, _store, _key, _clock, _versions, _late),
-    *(_stranger, _narrowed, _unlisted, _loose, _loose, _author),
+    *(_stranger, _narrowed, _unlisted, _of_another_kind, _loose, _loose, _author),
     *(_fault, _shapeless, _unspeakable, _impossible, _deep, _deep),
 )

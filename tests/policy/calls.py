@@ -7,6 +7,7 @@ from typing import Any
 
 from guard.core.canonical import write
 from guard.core.model import Call, Conversation, Facts, Pin, Principal, Tool
+from guard.policy.cases import asked
 from guard.policy.document import load
 from guard.policy.rules import Policy
 
@@ -36,6 +37,17 @@ def call(
         facts=replace(Facts(now=1_000_000), **facts),
         fault=fault,
     )
+
+
+def of_kind(kind: str, name: str, arguments: Any = None, **more: Any) -> Call:
+    """A call for a tool, a prompt, a resource or a method."""
+    made = call(name, **more)
+    method, params = asked(kind, name, {} if arguments is None else arguments)
+    return replace(made, tool=replace(made.tool, kind=kind), method=method, params=params)
+
+
+def resource(uri: str, **more: Any) -> Call:
+    return of_kind("resource", uri, **more)
 
 
 def policy(**members: Any) -> Policy:

@@ -87,6 +87,43 @@ def test_a_mistake_in_a_case_is_told_with_its_line(old: str, new: str, where: in
     assert error.remedy
 
 
+def test_a_case_may_ask_for_a_prompt_a_resource_or_a_method() -> None:
+    """Each is judged by the rules for its kind; of a method the arguments are its params."""
+    text = b"""cases:
+  - {name: p, role: reader, prompt: review, arguments: {depth: "1"}, expect: allow, rule: "prompts/*:review"}
+  - {name: r, role: reader, resource: "file:///docs/a", expect: allow, rule: "resources/*:file:///docs/*"}
+  - {name: climb, role: reader, resource: "file:///docs/../a", expect: deny, reason: default-deny}
+  - {name: m, role: reader, method: tasks/get, arguments: {taskId: "1"}, expect: allow, rule: by-id}
+  - {name: n, role: reader, method: tasks/get, expect: deny, reason: intent-unmatched, rule: by-id}
+  - {name: t, role: reader, tool: review, expect: deny, reason: default-deny}
+"""
+    judging = policy(
+        roles=ROLES,
+        prompts=[{"match": "review", "scopes": []}],
+        resources=[{"match": "file:///docs/*", "scopes": []}],
+        methods=[{"match": "tasks/*", "scopes": []}],
+        intents=[{"id": "by-id", "methods": ["tasks/get"], "schema": {"required": ["taskId"]}}],
+    )
+    assert [result.got for result in run(judging, read_cases(text, name="c")) if not result.passed] == []
+
+
+@pytest.mark.parametrize(
+    ("subject", "what"),
+    [
+        ("", "one thing"),
+        ("tool: a, prompt: a", "one thing"),
+        ("resource: 'file:///a', arguments: {uri: 'file:///b'}", "no arguments"),
+    ],
+)
+def test_a_case_asks_for_one_thing(subject: str, what: str) -> None:
+    """Not for nothing, not for two, and not for one resource under the URI of another."""
+    with pytest.raises(GuardError, match=what) as raised:
+        read_cases(
+            f"cases: [{{name: a, role: r, {subject}, expect: allow}}]".replace(" ,", "").encode(), name="c"
+        )
+    assert raised.value.remedy
+
+
 def test_cases_judge_as_in_enforce_mode() -> None:
     """A case for an unlisted tool must be denied, also while the policy observes."""
     observing = document(roles=ROLES, tools=TOOLS, mode="observe", observe_until="2030-01-01T00:00:00Z")
@@ -109,7 +146,7 @@ def test_time_and_containment_are_facts_of_a_case() -> None:
     assert [result.passed for result in results] == [True, True, True]
 
 
-@pytest.mark.parametrize("name", ["coding-agent", "read-only-files", "payments"])
+@pytest.mark.parametrize("name", ["coding-agent", "read-only-files", "payments", "handbook"])
 def test_the_example_policies_hold_and_every_rule_has_a_case(name: str) -> None:
     """Each example loads with its cases, and each of its rules speaks in at least one of them."""
     folder = Path(__file__).parents[2] / "policies"

@@ -93,6 +93,31 @@ def test_explain_says_how_a_decision_comes_about() -> None:
     assert run(*asked, small, "--scopes", "payments:read").exit_code == 1
 
 
+def test_explain_takes_a_prompt_a_resource_or_a_method(tmp_path: Path) -> None:
+    """One of them, or the tool; the pointer of a denial leads to the URI."""
+    file = written(
+        tmp_path,
+        MINIMAL + "prompts: [{match: p, scopes: []}]\nresources: [{match: 'memo:*', scopes: []}]\n"
+        "methods: [{match: m, scopes: []}]\n"
+        "intents: [{id: i, resources: ['memo:*'], schema: {properties: {uri: {pattern: '[a-z]$'}}}}]\n",
+    )
+    for subject in (("--prompt", "p"), ("--resource", "memo:a"), ("--method", "m"), ("--tool", "t")):
+        assert run("explain", file, "--role", "r", *subject).exit_code == 0
+    result = run("explain", file, "--role", "r", "--resource", "memo:1")
+    assert result.exit_code == 1
+    assert "denied: intent-unmatched by i at /uri" in result.output
+    for subjects in ((), ("--tool", "t", "--prompt", "p")):
+        assert run("explain", file, "--role", "r", *subjects).exit_code == 2
+
+
+def test_check_finds_a_rule_on_what_no_resource_has(tmp_path: Path) -> None:
+    """Without --tools too: every resource has a `uri`, and rules judge nothing else of it."""
+    rule = "protected: [{id: i, resources: ['*'], schema: {required: [url]}}]\n"
+    result = run("check", written(tmp_path, MINIMAL + rule))
+    assert result.exit_code == 1
+    assert "`url`, which no resource has" in result.output
+
+
 @pytest.mark.parametrize("arguments", ["{", "[]", '{"a": 1, "a": 2}', "\udcff"])
 def test_explain_reads_its_arguments_strictly(arguments: str) -> None:
     """What is not an I-JSON object is a wrong usage."""

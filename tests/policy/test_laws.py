@@ -14,10 +14,10 @@ from guard.core.errors import Reason
 from guard.core.model import Allow, Call, Decision, Deny
 from guard.policy.decide import decide, visible
 from guard.policy.explain import explain
-from guard.policy.rules import Intent, Pattern, Policy, Protected
+from guard.policy.rules import Intent, Pattern, Policy, Protected, ToolRule
 from guard.policy.schema import Schema, compile_schema
 from tests.policy.calls import call, git
-from tests.policy.worlds import calls, policies, rules
+from tests.policy.worlds import KINDS, calls, policies, rules
 
 
 class Broken:
@@ -27,7 +27,7 @@ class Broken:
         raise RuntimeError("broken")
 
 
-EVERYWHERE = (Pattern("*"),)
+EVERYWHERE = tuple(Pattern("*", kind=kind) for kind in KINDS)
 BROKEN = Schema({}, Broken())
 
 
@@ -37,10 +37,11 @@ def permits(decision: Decision) -> bool:
 
 @given(policies(), calls())
 def test_default_deny(policy: Policy, call: Call) -> None:
-    """What no tool rule lists, or no intent matches where there are some, is denied in enforce mode."""
-    about = policy.about(call.tool.server, call.tool.name)
-    listed = any(rule.tools[0].covers(call.tool.server, call.tool.name) for rule in policy.tools)
-    assert listed == bool(about.tools)
+    """What no rule for its kind lists, or no intent matches where some name it, is denied in enforce mode."""
+    tool = call.tool
+    about = policy.about(tool.server, tool.name, tool.kind)
+    listed = any(rule.tools[0].covers(tool.server, tool.name, tool.kind) for rule in policy.tools)
+    assert listed == bool(about.tools) == bool(about.listing)
     decision = decide(call, policy)
     if not listed and policy.mode == "enforce":
         assert isinstance(decision, Deny)
@@ -63,7 +64,7 @@ def test_forbid_beats_permit(policy: Policy, call: Call) -> None:
     assert isinstance(decision, Deny)
     if permits(decide(call, policy)):
         assert decision == Deny(Reason.PROTECTED, "zz")
-    for rule in policy.about(call.tool.server, call.tool.name).protected:
+    for rule in policy.about(call.tool.server, call.tool.name, call.tool.kind).protected:
         assert not (permits(decide(call, policy)) and rule.matches(call.arguments))
 
 
@@ -105,6 +106,39 @@ def test_adding_a_forbid_never_permits_more(policy: Policy, call: Call, rule: di
         assert permits(decide(call, policy))
 
 
+def of(policy: Policy, kinds: set[str]) -> Policy:
+    """The policy with those of its rules that speak of these kinds, and of these only."""
+
+    def kept(rules: tuple[Any, ...]) -> tuple[Any, ...]:
+        cut = (replace(rule, tools=tuple(p for p in rule.tools if p.kind in kinds)) for rule in rules)
+        return tuple(rule for rule in cut if rule.tools)
+
+    return replace(
+        policy, tools=kept(policy.tools), intents=kept(policy.intents), protected=kept(policy.protected)
+    )
+
+
+@given(policies(), calls())
+def test_a_rule_for_one_kind_says_nothing_of_the_others(policy: Policy, call: Call) -> None:
+    """Rules about other kinds change no decision; without those about its own there is a denial."""
+    kind = call.tool.kind
+    assert decide(call, of(policy, {kind})) == decide(call, policy)
+    others = replace(of(policy, {*KINDS} - {kind}), mode="enforce", observe_until=None)
+    assert not permits(decide(call, others))
+
+
+@given(policies(), calls(), st.sampled_from(("/../", "/%2e%2e/", "/%2F", "\\", "\n")))
+def test_a_uri_that_could_be_another_is_never_permitted_by_a_glob(
+    policy: Policy, call: Call, turn: str
+) -> None:
+    """Whatever a policy of globs says, no traversal is permitted: not while observing either."""
+    uri = f"get{turn}all"
+    odd = replace(call, tool=replace(call.tool, kind="resource", name=uri), params={"uri": uri})
+    assert not permits(decide(odd, policy))
+    everything = ToolRule("zz", EVERYWHERE, frozenset())
+    assert not permits(decide(odd, replace(policy, tools=(*policy.tools, everything))))
+
+
 @given(policies(), calls(), st.sets(st.sampled_from(("a:read", "a:write", "b:read"))))
 def test_narrowing_a_credential_never_permits_more(policy: Policy, call: Call, kept: set[str]) -> None:
     """A credential with fewer scopes is permitted nothing, and sees nothing, that the wider one is not."""
@@ -113,8 +147,8 @@ def test_narrowing_a_credential_never_permits_more(policy: Policy, call: Call, k
     tool = call.tool
     if permits(decide(replace(call, principal=narrowed), policy)):
         assert permits(decide(call, policy))
-    if visible(narrowed, tool.server, tool.name, tool.declared, policy):
-        assert visible(call.principal, tool.server, tool.name, tool.declared, policy)
+    if visible(narrowed, tool.server, tool.name, tool.declared, policy, kind=tool.kind):
+        assert visible(call.principal, tool.server, tool.name, tool.declared, policy, kind=tool.kind)
 
 
 @given(policies(), calls(), st.sets(st.sampled_from(("a:read", "a:write", "b:read"))))
@@ -141,19 +175,20 @@ def test_same_call_same_decision(policy: Policy, call: Call, other: Call) -> Non
     """Deciding is pure: what was decided in between, and the order of members, change nothing."""
     first = decide(call, policy)
     decide(other, policy)
-    arguments = dict(reversed(call.arguments.items()))
-    turned = replace(call, params={"arguments": arguments, "name": call.tool.name})
+    members = call.params.items()
+    turned = {name: dict(reversed(v.items())) if isinstance(v, dict) else v for name, v in reversed(members)}
+    turned = replace(call, params=turned)
     assert decide(call, policy) == first == decide(turned, policy) == decide(call, replace(policy))
 
 
 @given(policies(), calls())
 def test_what_is_permitted_was_visible_and_covered(policy: Policy, call: Call) -> None:
-    """A permitted tool is one that tools/list shows, and every scope in the Allow is held."""
+    """What is permitted is what a list shows, and every scope in the Allow is held."""
     decision = decide(call, policy)
     assume(isinstance(decision, Allow))
     assert isinstance(decision, Allow)
     tool = call.tool
-    assert visible(call.principal, tool.server, tool.name, tool.declared, policy)
+    assert visible(call.principal, tool.server, tool.name, tool.declared, policy, kind=tool.kind)
     assert frozenset(decision.scopes) <= (policy.held(call.principal) or frozenset())
     assert list(decision.rules) == sorted(set(decision.rules))
 

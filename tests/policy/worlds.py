@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from guard.core.model import Call, Pin
 from guard.policy.rules import Policy
-from tests.policy.calls import call, policy
+from tests.policy.calls import of_kind, policy
 
 SCOPES = ("a:read", "a:write", "b:read")
 NAMES = ("get", "put", "get_all")
@@ -25,6 +25,7 @@ SCHEMAS: tuple[Any, ...] = (
     {"additionalProperties": {"type": "integer"}},
 )
 
+KINDS = {"tool": "tools", "prompt": "prompts", "resource": "resources", "method": "methods"}
 everything = st.just(list(SCOPES))
 scopes = st.lists(st.sampled_from(SCOPES), unique=True, max_size=2)
 matches = st.one_of(
@@ -35,8 +36,15 @@ tool_rules = st.fixed_dictionaries(
     {"match": st.sampled_from(PATTERNS), "scopes": scopes},
     optional={"server": st.sampled_from(("*", *SERVERS))},
 )
-rules = st.fixed_dictionaries(
-    {"tools": st.lists(matches, min_size=1, max_size=2), "schema": st.sampled_from(SCHEMAS)}
+named = st.lists(matches, min_size=1, max_size=2)
+rules = st.one_of(
+    st.fixed_dictionaries(
+        {"tools": named, "schema": st.sampled_from(SCHEMAS)},
+        optional={field: named for field in KINDS.values() if field != "tools"},
+    ),
+    st.sampled_from(list(KINDS.values())).flatmap(
+        lambda field: st.fixed_dictionaries({field: named, "schema": st.sampled_from(SCHEMAS)})
+    ),
 )
 
 
@@ -58,6 +66,13 @@ documents = st.fixed_dictionaries(
             {"one": st.fixed_dictionaries({"trust_declared_scopes": st.booleans()})}
         ),
         "tools": st.lists(tool_rules, max_size=4).map(lambda drawn: [*drawn, {"match": "?et", "scopes": []}]),
+        **{
+            field: st.lists(tool_rules, max_size=2).map(
+                lambda drawn: [*drawn, {"match": "?et", "scopes": []}]
+            )
+            for field in KINDS.values()
+            if field != "tools"
+        },
         "intents": st.one_of(st.just([]), st.lists(rules, max_size=3)).map(
             lambda drawn: _named("intent", drawn)
         ),
@@ -92,7 +107,8 @@ def policies(draw: st.DrawFn) -> Policy:
 def calls(draw: st.DrawFn) -> Call:
     narrowed = draw(st.one_of(st.none(), everything, scopes))
     sound = draw(st.sampled_from((True, True, True, True, False)))
-    return call(
+    return of_kind(
+        draw(st.sampled_from(("tool", "tool", "tool", *KINDS))),
         draw(st.sampled_from(("get", *NAMES, "unlisted"))),
         draw(arguments),
         role=draw(st.sampled_from(("low", "high", "high", "nobody"))),
