@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test soak conformance format clean
+.PHONY: demo test soak overload conformance bench memory format clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,9 +29,22 @@ test: $(STAMP)
 soak: $(STAMP)
 	$(BIN)/python scripts/soak.py --seconds 1800
 
+# Five minutes at twice what Guard can do: is it honest about the rest, and is nothing lost?
+overload: $(STAMP)
+	$(BIN)/python scripts/overload.py --seconds 300
+
 # The protocol's own conformance suite, at a tool server and again through Guard: what is lost? Needs npm.
 conformance: $(STAMP)
 	$(BIN)/python scripts/conformance.py
+
+# What Guard costs, beside a direct connection and a proxy that only forwards. More: make bench ARGS=--help
+bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	$(BIN)/python scripts/bench.py $(ARGS)
+
+# A million calls over ten thousand conversations: is memory flat? And how long does a long list take?
+memory: $(STAMP)
+	$(BIN)/python scripts/memory.py $(ARGS)
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 from guard.artifact.verify import MAX_LIFETIME, TYPE
-from guard.core.canonical import b64, canonical, sha256, write
+from guard.core.canonical import b64, b64_ascii, canonical, sha256, write
 from guard.core.errors import Reason, Refused
 from guard.core.keys import SigningKey
 from guard.core.model import Allow, Call, PolicyRef, args_sha256
+
+MAX_NAMES: Final = 8192
+"""How many pairwise names an issuer remembers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,8 @@ class Issuer:
         self._secret = pairwise_secret
         self._lifetime = lifetime
         header = write({"alg": "EdDSA", "kid": key.public.kid, "typ": TYPE})
-        self._header = b64(header).encode() + b"."
+        self._header = b64_ascii(header) + b"."
+        self._pairwise = lru_cache(MAX_NAMES)(self._make_pairwise)  # it depends on its arguments alone
 
     def usable(self, now: int) -> bool:
         """Whether the key is inside its validity at `now`, UNIX seconds."""
@@ -85,21 +90,22 @@ class Issuer:
             expires = min(expires, self.public.not_after)
         claims = self._claims(call, allow, policy, digest)
         claims |= {"iat": now, "nbf": now, "exp": expires, "jti": jti}
-        signed = self._header + b64(write(claims)).encode()
-        token = signed + b"." + b64(self._key.sign(signed)).encode()
+        signed = self._header + b64_ascii(write(claims))
+        token = signed + b"." + b64_ascii(self._key.sign(signed))
         return Grant(token, jti, sha256(token), digest, expires)
 
     def _claims(self, call: Call, allow: Allow, policy: PolicyRef, digest: str) -> dict[str, Any]:
-        who, context = call.principal, {"cid": self._pairwise(call, "cid", call.conversation.id)}
+        who, audience, name = call.principal, call.audience, self._pairwise
+        context = {"cid": name("cid", audience, who.key, call.conversation.id)}
         if call.parent is not None:
             context["parent"] = call.parent.sha256
         if call.traceparent is not None:
             context["traceparent"] = call.traceparent
         return {
             "iss": self.name,
-            "aud": call.audience,
-            "sub": self._pairwise(call, "sub"),
-            "act": {"sub": self._pairwise(call, "act", who.credential)},
+            "aud": audience,
+            "sub": name("sub", audience, who.key),
+            "act": {"sub": name("act", audience, who.key, who.credential)},
             "role": who.role,
             "scope": " ".join(allow.scopes),
             "req_wl": self.name,
@@ -116,7 +122,7 @@ class Issuer:
             "rctx": context,
         }
 
-    def _pairwise(self, call: Call, kind: str, *more: str) -> str:
+    def _make_pairwise(self, kind: str, audience: str, principal: tuple[str, str, str], *more: str) -> str:
         """A name that two audiences cannot compare: HMAC-SHA-256 over kind, audience and principal."""
-        text = canonical([kind, call.audience, *call.principal.key, *more])
+        text = canonical([kind, audience, *principal, *more])
         return b64(hmac.digest(self._secret, text, "sha256"))

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final
 
 from guard.artifact.replay import ReplayStore
-from guard.core.canonical import NotIJson, NotJson, read, unb64
+from guard.core.canonical import NotIJson, NotJson, read, unb64_ascii
 from guard.core.errors import GuardError, printable
 from guard.core.keys import KeySet
 from guard.core.model import ARTIFACT_META, args_sha256, subject
@@ -25,8 +26,11 @@ MAX_LIFETIME: Final = 60
 MAX_SKEW: Final = 30
 _PARTS: Final = 3
 _HEADER: Final = frozenset({"alg", "typ", "kid"})
+_HEADERS: Final = 64
+"""How many headers are remembered: an issuer writes one for each of its keys."""
 _TEXT_CLAIMS: Final = ("iss", "aud", "sub", "scope", "req_wl", "txn", "jti", "role")
 _TIME_CLAIMS: Final = ("iat", "nbf", "exp")
+_OBJECT_CLAIMS: Final = ("act", "rctx")
 _TEXT_CONTEXT: Final = ("method", "tool", "args_sha256", "tool_def_sha256", "mode", "decision_id")
 _MADE_HERE: Final = object()
 
@@ -99,14 +103,7 @@ def authentic(token: bytes, keys: KeySet) -> tuple[dict[str, Any], str]:
     parts = token.split(b".")
     if len(parts) != _PARTS:
         raise ArtifactRefused(Fault.MALFORMED, "not a compact JWS of three parts")
-    header = _object(parts[0], "header")
-    if header.keys() != _HEADER or not all(isinstance(v, str) for v in header.values()):
-        raise ArtifactRefused(Fault.MALFORMED, "the header holds alg, typ and kid and nothing else")
-    if header["typ"] != TYPE:
-        raise ArtifactRefused(Fault.TYPE, f"typ is not {TYPE}")
-    if header["alg"] not in ALGORITHMS:
-        raise ArtifactRefused(Fault.ALGORITHM, "alg is neither EdDSA nor Ed25519")
-    key = keys.get(header["kid"])
+    key = keys.get(_kid(parts[0]))
     if key is None:
         raise ArtifactRefused(Fault.UNKNOWN_KEY, "kid names no key of this issuer")
     signature = _decoded(parts[2], "signature")
@@ -117,6 +114,20 @@ def authentic(token: bytes, keys: KeySet) -> tuple[dict[str, Any], str]:
     if key.not_after is not None and claims["exp"] > key.not_after:
         raise ArtifactRefused(Fault.UNKNOWN_KEY, "the artifact outlives its key")
     return claims, key.kid
+
+
+@lru_cache(_HEADERS)  # what raises is not remembered
+def _kid(part: bytes) -> str:
+    """The `kid` of a header that says nothing else than it should. Raises ArtifactRefused."""
+    header = _object(part, "header")
+    if header.keys() != _HEADER or not all(isinstance(v, str) for v in header.values()):
+        raise ArtifactRefused(Fault.MALFORMED, "the header holds alg, typ and kid and nothing else")
+    if header["typ"] != TYPE:
+        raise ArtifactRefused(Fault.TYPE, f"typ is not {TYPE}")
+    if header["alg"] not in ALGORITHMS:
+        raise ArtifactRefused(Fault.ALGORITHM, "alg is neither EdDSA nor Ed25519")
+    kid: str = header["kid"]
+    return kid
 
 
 class Verifier:
@@ -240,7 +251,7 @@ class Verifier:
 
 def _decoded(part: bytes, what: str) -> bytes:
     try:
-        return unb64(part.decode("ascii"))
+        return unb64_ascii(part)
     except ValueError:
         raise ArtifactRefused(Fault.MALFORMED, f"the {what} is not canonical base64url") from None
 
@@ -259,13 +270,20 @@ def _typed(claims: dict[str, Any]) -> None:
     """Every claim that Guard reads is there and of its type; others are ignored (RFC 7519 section 4)."""
     context = claims.get("tctx")
     if not (
-        all(isinstance(claims.get(name), str) for name in _TEXT_CLAIMS)
-        and all(type(claims.get(name)) is int for name in _TIME_CLAIMS)
+        _all_of(str, claims, _TEXT_CLAIMS)
+        and _all_of(int, claims, _TIME_CLAIMS)
         and claims["jti"]
-        and isinstance(claims.get("act"), dict)
-        and isinstance(claims.get("rctx"), dict)
+        and _all_of(dict, claims, _OBJECT_CLAIMS)
         and isinstance(context, dict)
-        and all(isinstance(context.get(name), str) for name in _TEXT_CONTEXT)
+        and _all_of(str, context, _TEXT_CONTEXT)
         and isinstance(context.get("policy"), dict)
     ):
         raise ArtifactRefused(Fault.MALFORMED, "a claim is missing or of another type")
+
+
+def _all_of(kind: type, members: dict[str, Any], names: tuple[str, ...]) -> bool:
+    """Whether these members are there and exactly of this type: True is no number."""
+    for name in names:  # noqa: SIM110 - a generator costs more than what it asks
+        if type(members.get(name)) is not kind:
+            return False
+    return True

@@ -32,8 +32,8 @@ from guard.lineage.entry import Kind
 from guard.lineage.sqlite import SqliteStore
 from guard.lineage.store import PinRow, SavePins
 from guard.policy.findings import nearest
+from guard.proxy.about import Make
 from guard.proxy.catalog import INSTRUCTIONS, listed, rows
-from guard.proxy.links import Make
 from guard.proxy.process import Process
 from guard.proxy.upstream import ServerError
 

@@ -14,7 +14,7 @@ from guard.config.launch import cases_beside, read_file
 from guard.core.canonical import NotIJson, NotJson, read
 from guard.core.errors import GuardError, printable
 from guard.core.model import Allow, Call, Conversation, Facts, Pin, Principal, Tool
-from guard.policy.cases import CaseResult, read_cases, run
+from guard.policy.cases import CaseResult, asked, read_cases, run
 from guard.policy.cautions import cautions
 from guard.policy.document import load
 from guard.policy.explain import explain
@@ -39,12 +39,12 @@ def check(file: Path, tools: Path | None, server: str, as_json: bool) -> None:
     """Load a policy as Guard would: strictly, with the cases beside it.
 
     Warnings are printed and change nothing. With --tools, a rule on a property that the tools do
-    not have is an error.
+    not have is an error. So is a rule on anything but the `uri` of a resource.
     """
     try:
         loaded = load(read_file(file), name=str(file))
         results = _results(file, loaded)
-        found = [] if tools is None else [*misfits(loaded, _definitions(tools, server))]
+        found = [*misfits(loaded, {} if tools is None else _definitions(tools, server))]
     except GuardError as error:
         _invalid(error, as_json)
     warnings = [printable(warning) for warning in cautions(loaded)]
@@ -103,8 +103,16 @@ def test(files: tuple[Path, ...], as_json: bool) -> None:
 @policy.command("explain", epilog=EPILOG)
 @click.argument("file", type=FILE)
 @click.option("--role", required=True, help="The role of who asks.")
-@click.option("--tool", required=True, help="The tool that is called.")
-@click.option("--arguments", default="{}", show_default=True, help="The arguments, a JSON object.")
+@click.option("--tool", help="The tool that is called.")
+@click.option("--prompt", help="Or the prompt that is asked for.")
+@click.option("--resource", help="Or the URI that is read.")
+@click.option("--method", help="Or another method that the configuration passes on.")
+@click.option(
+    "--arguments",
+    default="{}",
+    show_default=True,
+    help="The arguments, a JSON object; of a method its params.",
+)
 @click.option("--server", default="server", show_default=True, help="The id of the tool's server.")
 @click.option("--scopes", help="What the credential narrows its role to, separated by commas.")
 @click.option("--declared", default="", help="Scopes that the tool's author declares, separated by commas.")
@@ -114,22 +122,26 @@ def explain_command(
     *,
     file: Path,
     role: str,
-    tool: str,
     arguments: str,
     server: str,
     scopes: str | None,
     declared: str,
     now: str | None,
     as_json: bool,
+    **subjects: str | None,
 ) -> None:
     """Say what a policy answers to one call, and how it comes to that.
 
     The cases beside the policy are not run, so that a failing case can be looked into. The tool
     counts as pinned, and the rest of the world as sound.
     """
+    named = [(kind, name) for kind, name in subjects.items() if name is not None]
+    if len(named) != 1:
+        raise click.UsageError("Name one of --tool, --prompt, --resource and --method.")
+    ((kind, name),) = named
     try:
         loaded = load(read_file(file), name=str(file))
-        params = {"name": tool, "arguments": _arguments(arguments)}
+        method, params = asked(kind, name, _arguments(arguments))
     except GuardError as error:
         _invalid(error, as_json)
     try:
@@ -141,9 +153,9 @@ def explain_command(
         Call(
             id="explain",
             principal=Principal("default", "launch", "someone", role, narrowed),
-            tool=Tool(server, tool, "", Pin.MATCHES, _split(declared)),
+            tool=Tool(server, name, "", Pin.MATCHES, _split(declared), kind),
             audience=server,
-            method="tools/call",
+            method=method,
             params=params,
             conversation=Conversation("explain", "launch"),
             facts=Facts(now=time),

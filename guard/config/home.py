@@ -94,13 +94,17 @@ class Home:
             accept_observed=True,
         )
 
-    def store(self) -> SqliteStore:
-        """Open the store, made where there is none; its key set is recorded when it is new or changed."""
+    def store(self, *, lax: bool = False) -> SqliteStore:
+        """Open the store, made where there is none; its key set is recorded when it is new or changed.
+
+        Args:
+            lax: commits do not wait for the disk. For benchmarks only.
+        """
         database = self.path / "guard.db"
         with contextlib.suppress(FileExistsError):  # SQLite's own default lets others read it
             os.close(os.open(database, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         _private(database, "store", 0o600)
-        store = SqliteStore(database, key=self.checkpoint_key, origin=self.origin)
+        store = SqliteStore(database, key=self.checkpoint_key, origin=self.origin, lax=lax)
         state = {"jwks": self.keys.jwks(), "vkey": self.vkey}
         if store.setting(DEFAULT_TENANT, _KEY_SET) != digest(state):
             record(store, Kind.KEY_SET, state, SaveSetting(_KEY_SET, digest(state)))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from guard.artifact.replay import MemoryReplay
+from guard.artifact.replay import MemoryReplay, ReplayStore
 from guard.artifact.verify import Verifier
 from guard.config.home import DEFAULT_TENANT, clock
 from guard.core.canonical import NotIJson, NotJson, canonical, read, sha256
@@ -167,12 +167,15 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def trusted(items: Sequence[str], *, audience: str) -> tuple[Verifier, ...]:
+def trusted(
+    items: Sequence[str], *, audience: str, replay: ReplayStore | None = None
+) -> tuple[Verifier, ...]:
     """Verifiers of artifacts that clients present, one for each trusted issuer.
 
     Args:
         items: `ISSUER=JWKS-FILE`.
         audience: this Guard's own name: an artifact for anyone else is not believed.
+        replay: where their artifacts are remembered; None for the memory of this process.
 
     Raises:
         GuardError: not of that form, or not a key set.
@@ -191,6 +194,8 @@ def trusted(items: Sequence[str], *, audience: str) -> tuple[Verifier, ...]:
         except (NotJson, NotIJson) as error:
             raise GuardError(f"not a JWK set: {error}", where=file) from None
         verifiers.append(
-            Verifier(issuer=issuer, keys=keys, audience=audience, replay=MemoryReplay(), name="parents")
+            Verifier(
+                issuer=issuer, keys=keys, audience=audience, replay=replay or MemoryReplay(), name="parents"
+            )
         )
     return tuple(verifiers)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
 from guard.config.settings import ServerSettings
 from guard.core.errors import Refused
+from guard.proxy.about import Make
+from guard.proxy.asker import EVERYTHING
 from guard.proxy.http1 import Client
-from guard.proxy.links import Make
 from guard.proxy.process import Process
 from guard.proxy.remote import Remote
 from guard.proxy.upstream import ServerError, Upstream
 
 LetGo = Callable[[], Awaitable[None]]
+SETTLE_SECONDS: Final = 0.5
+"""How long a server may take to show its last tool to a client that it has just met."""
 CONNECTIONS: Final = 256
 """To one server behind a URL, for calls."""
 
@@ -33,15 +37,20 @@ def reached(one: ServerSettings) -> tuple[Make, LetGo | None]:
 async def look(make: Make, let_go: LetGo | None = None) -> tuple[Upstream, list[dict[str, object]]]:
     """Start a server, ask for its tools, stop it. Raises GuardError."""
     upstream = make(on_list_changed=_nobody, on_gone=_nobody)
+    upstream.offers = EVERYTHING  # so that it shows what it would show to any client
     try:
         await upstream.start()
-        return upstream, await upstream.list_tools()
+        tools = await upstream.list_tools()
+        if upstream.can("tools", "listChanged"):  # some show more once they know the client
+            await asyncio.sleep(SETTLE_SECONDS)
+            tools = await upstream.list_tools()
     except Refused as refusal:
         raise ServerError(refusal.what, where=upstream.where) from None
     finally:
         await upstream.stop()
         if let_go is not None:
             await let_go()
+    return upstream, tools
 
 
 def _nobody() -> None:

@@ -14,14 +14,15 @@ from typing import Final
 
 from guard.config.home import DEFAULT_TENANT, Home, clock, open_home
 from guard.config.launch import adopt_policy, environment, identity, load_policy, server_name, trusted
-from guard.config.wiring import about, begin, definitions, say, tell_of, warn_of_role
-from guard.core.errors import GuardError, Refused
+from guard.config.wiring import about, begin, definitions, say, settle, tell_of, warn_of_role
+from guard.core.errors import Refused
 from guard.core.model import Conversation
 from guard.lineage.sqlite import SqliteStore
 from guard.proxy import eras
 from guard.proxy.house import Generation, House
-from guard.proxy.links import ToolServer
+from guard.proxy.links import Link, ToolServer
 from guard.proxy.process import Process
+from guard.proxy.sealing import Seal
 from guard.proxy.stdio import Pipes
 from guard.proxy.world import Gate, random_id
 
@@ -97,7 +98,10 @@ class Guarded:
         )
         self.server = ToolServer(
             known,
-            on_change=lambda: self.house.tools_changed(),  # noqa: PLW0108 - made before the house on_gone=self.gone.set, restarts=False
+            on_change=lambda: self.house.tools_changed(),  # noqa: PLW0108 - made before the house
+            on_gone=self.gone.set,
+            on_up=lambda link: self.server.aside(self._tell_of(link)),
+            restarts=False,
         )
         self.house = House(
             issuer=home.issuer(),
@@ -105,28 +109,37 @@ class Guarded:
             instance=self.lease.instance,
             clock=clock,
             generation=Generation(policy, {name: self.server}, strict=launch.strict, parents=parents),
+            seal=Seal(home.pairwise_secret),
         )
         self.gate = Gate(self.house, identify, named_or_inferred(launch.conversation))
-        self.link = self.server.link(identify())
+        self._identify, self._tenant = identify, tenant
 
     async def open(self) -> None:
-        """Start the server and look at its tools. Raises GuardError."""
-        warm = asyncio.to_thread(eras.warm)
-        try:
-            await asyncio.gather(self.link.ready(), warm)
-        except Refused as refusal:
-            raise (refusal.__cause__ if isinstance(refusal.__cause__, GuardError) else refusal) from None
+        """Let the server begin to start; it is spoken to as the client speaks. Raises GuardError."""
+        await asyncio.gather(self.server.open(self._tenant), asyncio.to_thread(eras.warm))
+        settle()
+
+    async def _tell_of(self, link: Link) -> None:
         with contextlib.suppress(Refused):
-            await self.link.fresh()
-            self.link.catalog.at(self.store.versions(self.link.tenant))
-            tell_of(self.link.catalog.unpinned(), self.server.about.pin_command(self.link.tenant))
+            await link.catalog.fresh()
+            link.catalog.at(self.store.versions(link.tenant))
+            tell_of(link.catalog.unpinned(), self.server.about.pin_command(link.tenant))
 
     async def serve(self, read_fd: int, write_fd: int) -> int:
-        """Serve the client until it leaves, the server dies, or a signal comes. Returns the exit code."""
-        if not await serve_pipes(self.gate, read_fd, write_fd, self.gone):
-            return 0
-        say("the tool server ended")
-        return SERVER_GONE
+        """Serve the client until it leaves, the server dies, or a signal comes. Returns the exit code.
+
+        Raises:
+            GuardError: the server could not be started.
+        """
+        died = await serve_pipes(self.gate, read_fd, write_fd, self.gone)
+        if not self.server.began:  # the client said nothing: does the server work?
+            with contextlib.suppress(Refused):
+                await self.server.link(self._identify()).fresh()
+        if self.server.error is not None:
+            raise self.server.error
+        if died:
+            say("the tool server ended")
+        return SERVER_GONE if died else 0
 
     async def close(self) -> None:
         """Stop the server, write what is owed, let go."""

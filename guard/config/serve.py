@@ -5,35 +5,56 @@ from __future__ import annotations
 import asyncio
 import shlex
 import signal
-import ssl
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from guard.artifact.replay import SqliteReplay
+from guard.config.door import hosts, tls, who
 from guard.config.home import DEFAULT_TENANT, Home, clock, default_home, open_home
-from guard.config.launch import adopt_policy, check_policy, identity, load_policy, trusted
+from guard.config.launch import adopt_policy, check_policy, load_policy, trusted
+from guard.config.loaded import LAX, Loaded
 from guard.config.reach import reached
 from guard.config.run import STOPPING, named_or_inferred, on_signals, serve_pipes
 from guard.config.settings import FixedCaller, ServerSettings, Settings, load_settings
-from guard.config.wiring import about, begin, definitions, say, tell_of, tenants, warn_of_role
+from guard.config.wiring import about, begin, definitions, say, settle, tell_of, tenants, warn_of_role
 from guard.core.errors import GuardError, Refused
-from guard.core.model import Principal
-from guard.identity.api_keys import authenticate
 from guard.lineage.sqlite import SqliteStore
 from guard.policy.rules import Policy
 from guard.proxy import eras
 from guard.proxy.documents import Published
 from guard.proxy.house import Generation, House, policy_record
-from guard.proxy.http import PATH, Front, Identify, Rules
-from guard.proxy.links import ToolServer
+from guard.proxy.http import PATH, Front, Rules
+from guard.proxy.links import Link, ToolServer
 from guard.proxy.listener import Bounds, Listener, listen
+from guard.proxy.relay import Post, Relay, WorkerSessions, listen_on, take_over
+from guard.proxy.sealing import Seal
 from guard.proxy.sessions import Sessions
 from guard.proxy.world import Gate
 
 DRAIN_SECONDS: Final = 10.0
 _FIXED: Final = ("home", "listen", "tls")
 """What a reload cannot change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One of several processes that serve one configuration.
+
+    Attributes:
+        post: its place among the others.
+        sockets: what it takes clients from; each listens already.
+        begun: called once when it serves.
+        parent: a descriptor that is at its end when the parent is gone.
+    """
+
+    post: Post
+    sockets: Sequence[socket.socket]
+    begun: Callable[[], None]
+    parent: int
 
 
 class Serving:
@@ -44,35 +65,51 @@ class Serving:
         settings: what it said at the start.
         home: Guard's folder.
         store: its store, opened.
+        policy: the policy, None to read the one that the settings name.
+        worker: which process it is of several; None where it is the only one.
     """
 
-    def __init__(self, path: Path, settings: Settings, home: Home, store: SqliteStore) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        home: Home,
+        store: SqliteStore,
+        *,
+        policy: Policy | None = None,
+        worker: Worker | None = None,
+    ) -> None:
         self.home = home
         self.store = store
         self.listener: Listener | None = None
         self._path = path
         self._settings = settings
+        self._worker = worker
+        self._relay: Relay | None = None
+        self._more: list[Listener] = []
         self._beside: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
-        policy = load_policy(settings.policy)
-        self._identify, self.tenant = _who(settings, store)
+        policy = policy or load_policy(settings.policy)
+        self._identify, self.tenant = who(settings, store)
         for tenant in tenants(store):
             adopt_policy(store, policy, definitions(store, tenant, settings.servers), tenant=tenant)
-        parents = trusted([f"{one.issuer}={one.jwks}" for one in settings.trust], audience=home.name)
-        _warn(policy, settings)
+        parents = self._parents(settings)
+        if self._tells:
+            _warn(policy, settings)
         servers = {name: self._tool_server(name, one) for name, one in settings.servers.items()}
-        self.lease, self.log = begin(store, home)
+        self.lease, self.log = begin(store, home, shared=worker is not None)
         self.house = House(
             issuer=home.issuer(),
             log=self.log,
             instance=self.lease.instance,
             clock=clock,
             generation=_generation(settings, policy, servers, parents),
+            seal=Seal(home.pairwise_secret),
         )
         self.front = Front(
             self.house,
             rules=Rules(identify=self._identify, hosts=frozenset()),
-            sessions=Sessions(settings.limits.sessions, settings.limits.session_idle_seconds),
+            sessions=_sessions(settings, worker),
             published=Published(home.name, home.keys.jwks(), home.vkey),
             refusals_per_minute=settings.limits.refusals_per_minute,
         )
@@ -90,8 +127,29 @@ class Serving:
             idle_seconds=None if self._settings.stdio else one.idle_seconds,
             most=one.processes,
             let_go=let_go,
+            methods=one.methods,
+            meta=one.meta,
         )
-        return ToolServer(known, on_change=lambda: self.house.tools_changed())  # noqa: PLW0108 - made before the house
+        if not self._settings.stdio:
+            return ToolServer(known, on_change=lambda: self.house.tools_changed())  # noqa: PLW0108 - made before the house
+        server = ToolServer(
+            known,
+            on_change=lambda: self.house.tools_changed(),  # noqa: PLW0108
+            on_up=lambda link: server.aside(self._look(link)),
+            on_gone=lambda: self._tell_of(server, server.error or GuardError(server.failure or "it ended")),
+        )
+        return server
+
+    def _parents(self, settings: Settings) -> tuple[Any, ...]:
+        """Verifiers of what clients present; several workers remember together what was used."""
+        items = [f"{one.issuer}={one.jwks}" for one in settings.trust]
+        replay = SqliteReplay(self._worker.post.folder / "parents.db") if self._worker and items else None
+        return trusted(items, audience=self.home.name, replay=replay)
+
+    @property
+    def _tells(self) -> bool:
+        """Whether it tells the operator what all workers would."""
+        return self._worker is None or self._worker.post.number == 0
 
     # -- running -------------------------------------------------------------------------------
 
@@ -105,7 +163,7 @@ class Serving:
                 limits.connections, limits.header_bytes, limits.head_seconds, limits.keep_alive_seconds
             )
             try:
-                self.listener = await listen(self.front, settings.host, settings.port, bounds, _tls(settings))
+                await self._listen(bounds)
             except OSError as error:
                 raise GuardError(
                     f"cannot be bound: {error.strerror or error}",
@@ -115,6 +173,19 @@ class Serving:
             self.front.rules = self._rules(settings)
         for server in self.house.generation.servers.values():
             self._aside(self._start(server))  # nobody waits for a slow one but its own callers
+        settle()
+
+    async def _listen(self, bounds: Bounds) -> None:
+        settings, context = self._settings, tls(self._settings)
+        if self._worker is None:
+            self.listener = await listen(self.front, settings.host, settings.port, bounds, context)
+            return
+        post = self._worker.post
+        self._relay = Relay(self.front, post)
+        self._more = [await take_over(self._relay, post.socket(post.number), bounds)]
+        for each in self._worker.sockets:
+            self._more.append(await listen_on(self._relay, each, bounds, context))
+        self.listener = self._more.pop()
 
     @property
     def url(self) -> str:
@@ -127,20 +198,23 @@ class Serving:
     async def _start(self, server: ToolServer) -> None:
         """Start one server before anybody asks, and say what the operator should know."""
         try:
-            if self._settings.stdio:
-                link = server.link(self._identify(None)())
-                await link.fresh()
+            if self._settings.stdio:  # there is one client, and it says in which era
+                await server.open(self.tenant)
             else:
-                link = await server.warm(self.tenant)
-        except Refused as refusal:
-            cause = refusal.__cause__
-            if isinstance(cause, GuardError):
-                say(f"{server.about.name}: {cause.what}", cause.remedy)
-            else:
-                say(f"{server.about.name}: {refusal.what}")
-            return
+                await self._look(await server.warm(self.tenant))
+        except (Refused, GuardError) as error:
+            self._tell_of(server, error.__cause__ if isinstance(error.__cause__, GuardError) else error)
+
+    async def _look(self, link: Link) -> None:
+        """Say which of a server's tools will be refused."""
+        await link.catalog.fresh()
         link.catalog.at(self.store.versions(link.tenant))
-        tell_of(link.catalog.unpinned(), server.about.pin_command(link.tenant))
+        if self._tells:
+            tell_of(link.catalog.unpinned(), link.server.about.pin_command(link.tenant))
+
+    def _tell_of(self, server: ToolServer, error: GuardError) -> None:
+        if self._tells:
+            say(f"{server.about.name}: {error.what}", error.remedy)
 
     async def serve(self, read_fd: int = 0, write_fd: int = 1) -> None:
         """Serve until a signal comes, or the client on stdio leaves."""
@@ -150,20 +224,28 @@ class Serving:
             gate = Gate(self.house, lambda: self._identify(None)(), conversation)  # noqa: PLW0108 - a reload may change it
             await serve_pipes(gate, read_fd, write_fd, asyncio.Event())
             return
-        say(f"serving {', '.join(self._settings.servers)} at {self.url}")
-        if not self._settings.loopback and self._settings.tls is None:
-            say("keys travel in the clear", "give `tls`, or put something that speaks TLS in front")
         stopped = asyncio.Event()
         on_signals(stopped.set, *STOPPING)
+        if self._tells:
+            several = f" with {self._worker.post.count} workers" if self._worker else ""
+            say(f"serving {', '.join(self._settings.servers)} at {self.url}{several}")
+            if not self._settings.loopback and self._settings.tls is None:
+                say("keys travel in the clear", "give `tls`, or put something that speaks TLS in front")
+        if self._worker is not None:
+            asyncio.get_running_loop().add_reader(self._worker.parent, stopped.set)
+            self._worker.begun()
         await stopped.wait()
 
     async def close(self) -> None:
         """End what is under way, write what is owed, let go."""
         if self.listener is not None:
             self.front.finish()
-            await self.listener.drain(DRAIN_SECONDS)
+            listeners = [self.listener, *self._more]
+            await asyncio.gather(*(each.drain(DRAIN_SECONDS) for each in listeners))
             self.front.sessions.close()
-            await self.listener.close()
+            await asyncio.gather(*(each.close() for each in listeners))
+            if self._relay is not None:
+                self._relay.close()
         for task in [*self._beside]:
             task.cancel()
         await asyncio.gather(*self._beside, return_exceptions=True)
@@ -196,6 +278,12 @@ class Serving:
 
     async def _reload(self, settings: Settings) -> None:
         old = self.house.generation
+        if (settings.durability == LAX) != (self._settings.durability == LAX):
+            raise GuardError(
+                f"cannot change to or from `{LAX}` while Guard runs",
+                where=f"{self._path}: durability",
+                remedy="change it back, or start Guard again",
+            )
         for name in _FIXED:
             if getattr(settings, name) != getattr(self._settings, name):
                 raise GuardError(
@@ -204,11 +292,11 @@ class Serving:
                     remedy="change it back, or start Guard again",
                 )
         policy = load_policy(settings.policy)
-        identify, tenant = _who(settings, self.store)
+        identify, tenant = who(settings, self.store)
         known = tenants(self.store)
         for one in known:
             check_policy(self.store, policy, definitions(self.store, one, settings.servers), tenant=one)
-        parents = trusted([f"{one.issuer}={one.jwks}" for one in settings.trust], audience=self.home.name)
+        parents = self._parents(settings)
         servers = {
             name: old.servers[name]
             if name in old.servers and one == self._settings.servers[name]
@@ -216,7 +304,9 @@ class Serving:
             for name, one in settings.servers.items()
         }
         moved = policy.ref != old.policy.ref
-        records = [policy_record(policy, one, clock()) for one in known] if moved else []
+        ref = (policy.ref.version, policy.ref.sha256)  # another worker may have recorded it by now
+        news = [one for one in known if moved and self.store.policy(one, policy.ref.id) != ref]
+        records = [policy_record(policy, one, clock()) for one in news]
         await self.house.replace(_generation(settings, policy, servers, parents), records)
         before = self._settings
         self._settings, self._identify, self.tenant = settings, identify, tenant
@@ -224,7 +314,8 @@ class Serving:
         self.front.sessions.most = settings.limits.sessions
         self.front.sessions.idle_seconds = settings.limits.session_idle_seconds
         self.front.refusals.per_minute = settings.limits.refusals_per_minute
-        _warn(policy, settings)
+        if self._tells:
+            _warn(policy, settings)
         for name, server in servers.items():
             if old.servers.get(name) is not server:
                 self._aside(self._start(server))
@@ -236,7 +327,7 @@ class Serving:
         port = self.listener.port if self.listener else settings.port
         return Rules(
             identify=self._identify,
-            hosts=_hosts(settings, port),
+            hosts=hosts(settings, port),
             origins=frozenset(settings.origins),
             local=settings.loopback,
             body_bytes=settings.limits.body_bytes,
@@ -257,52 +348,6 @@ def _generation(
     )
 
 
-def _who(settings: Settings, store: SqliteStore) -> tuple[Identify, str]:
-    """How callers are known, and the tenant that servers are started for before anybody calls.
-
-    Over HTTP by the key in `Authorization`, read anew at each look (RFC 6750 section 2.1); on stdio by
-    the launch. A fixed caller is one whatever the request says.
-    """
-    fixed = settings.identity if isinstance(settings.identity, FixedCaller) else None
-    if fixed is not None or settings.stdio:
-        by_launch, tenant = identity(
-            store, role=fixed.role if fixed else None, principal=fixed.principal if fixed else None
-        )
-        return (lambda _: by_launch), tenant
-
-    def by_bearer(value: str | None) -> Callable[[], Principal]:
-        scheme, _, token = (value or "").partition(" ")
-        text = token.strip(" ") if scheme.lower() == "bearer" else None
-        return lambda: authenticate(text, store.api_key, clock() // 1000)
-
-    return by_bearer, DEFAULT_TENANT
-
-
-def _hosts(settings: Settings, port: int) -> frozenset[str]:
-    """Values of `Host` that mean this Guard, with and without the port; on loopback its names too."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    names = [
-        *settings.hosts,
-        *(["localhost", "127.0.0.1", "[::1]", host.lower()] if settings.loopback else []),
-    ]
-    return frozenset(each for name in names for each in (name, f"{name}:{port}"))
-
-
-def _tls(settings: Settings) -> ssl.SSLContext | None:
-    if settings.tls is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(settings.tls.certificate, settings.tls.key)
-    except (OSError, ssl.SSLError) as error:
-        raise GuardError(
-            f"certificate and key cannot be used: {error.strerror or error}",
-            where=f"{settings.tls.certificate}",
-            remedy="give two PEM files that belong together",
-        ) from None
-    return context
-
-
 def _warn(policy: Policy, settings: Settings) -> None:
     if isinstance(settings.identity, FixedCaller):
         warn_of_role(policy, settings.identity.role)
@@ -313,17 +358,34 @@ def _pin_command(path: Path, name: str, tenant: str) -> str:
     return shlex.join(["guard", "pin", "--config", str(path), *whose, name])
 
 
-async def serve(path: Path) -> None:
+def _sessions(settings: Settings, worker: Worker | None) -> Sessions:
+    most, idle = settings.limits.sessions, settings.limits.session_idle_seconds
+    return Sessions(most, idle) if worker is None else WorkerSessions(most, idle, worker.post)
+
+
+async def serve(path: Path, loaded: Loaded, worker: Worker | None = None) -> None:
     """Serve a configuration until told to stop.
+
+    Args:
+        path: the configuration.
+        loaded: what it said.
+        worker: which process this is of several; None where it is the only one.
 
     Raises:
         GuardError: it could not start; nothing was served.
     """
-    settings = load_settings(path)
+    settings = loaded.settings
     home = open_home(settings.home or default_home())
-    store = home.store()
+    store = home.store(lax=settings.durability == LAX)
     try:
-        serving = Serving(path.absolute(), settings, home, store)  # noqa: ASYNC240 - before anything is served
+        serving = Serving(
+            path.absolute(),  # noqa: ASYNC240 - before anything is served
+            settings,
+            home,
+            store,
+            policy=loaded.policy,
+            worker=worker,
+        )
     except BaseException:
         store.close()
         raise

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final, cast
 
 from guard.config.home import DEFAULT_TENANT, Home, close_abandoned
+from guard.config.sharing import Shared
 from guard.core.errors import printable
 from guard.core.model import Pin, Tool
 from guard.lineage.lease import Lease
 from guard.lineage.log import IN_PLACE, Log
 from guard.lineage.sqlite import SqliteStore
+from guard.lineage.store import Store
 from guard.policy.findings import nearest
 from guard.policy.rules import Policy
+from guard.proxy.about import About, Make
 from guard.proxy.catalog import Catalog
-from guard.proxy.links import About, Make
 
 
-def begin(store: SqliteStore, home: Home) -> tuple[Lease, Log]:
-    """Take the lease, end what a dead process left open, and start the log's writer."""
+def begin(store: SqliteStore, home: Home, *, shared: bool = False) -> tuple[Lease, Log]:
+    """Take the lease, end what a dead process left open, and start the log's writer.
+
+    Args:
+        store: where it writes.
+        home: where the leases are.
+        shared: whether other workers write to the store all the time.
+    """
     lease = Lease(home.path / "run")
     close_abandoned(store, lease)
-    return lease, Log(store, on_failure=_log_failed, in_place=IN_PLACE)
+    written = cast("Store", Shared(store)) if shared else store  # it is the store in all that it does not say
+    return lease, Log(written, on_failure=_log_failed, in_place=IN_PLACE)
 
 
 def about(
@@ -38,6 +48,8 @@ def about(
     idle_seconds: float | None = None,
     most: int = 64,
     let_go: Callable[[], Awaitable[None]] | None = None,
+    methods: Iterable[str] = (),
+    meta: Iterable[str] = (),
 ) -> About:
     """What there is to know of a tool server, with its verifier and its pins."""
     return About(
@@ -51,6 +63,8 @@ def about(
         idle_seconds=idle_seconds,
         most=most,
         let_go=let_go,
+        methods=frozenset(methods),
+        meta=frozenset(meta),
     )
 
 
@@ -87,6 +101,17 @@ def tell_of(tools: Sequence[Tool], pin_command: str) -> None:
 def _log_failed(error: BaseException) -> None:
     what = f"the lineage cannot be written, every call is denied: {printable(str(error))}"
     say(what, "mend the disk or the file, then start Guard again")
+
+
+COLLECT: Final = (20_000, 20, 50)
+"""How many objects more make the collector look (the `gc` module's thresholds): a call makes some hundred."""
+
+
+def settle() -> None:
+    """What was loaded stays, and what calls leave is in no circles: the garbage collector may come seldom."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
 
 
 def say(what: str, remedy: str = "") -> None:

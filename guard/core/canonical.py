@@ -12,8 +12,7 @@ through `rfc8785`.
 from __future__ import annotations
 
 import hashlib
-from base64 import urlsafe_b64decode
-from binascii import b2a_base64
+from binascii import a2b_base64, b2a_base64
 from math import isfinite
 from typing import Any, Final
 
@@ -25,6 +24,10 @@ MAX_SAFE_INTEGER: Final = 2**53 - 1
 MAX_DEPTH: Final = 128
 _FIRST_SURROGATE: Final = "\ud800"
 _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
+_FROM_URL_SAFE: Final = bytes.maketrans(b"-_+/=", b"+/!!!")  # what base64url lacks is made illegal
+_LAST: Final = (bytes(range(256)), b"", b"AQgw", b"AEIMQUYcgkosw048")
+"""What a text may end in, by its length modulo 4: trailing bits are zero (RFC 4648 section 3.5)."""
+_PADDING: Final = (b"", b"", b"==", b"=")
 
 
 class NotJson(ValueError):
@@ -103,7 +106,11 @@ def _members(value: dict[str, Any], depth: int) -> bool:
                 raise TypeError("a JSON object has string keys only")
             if not key.isascii():
                 plain = _whole(key) and plain and max(key) < _FIRST_SURROGATE
-            if not (type(member) is str and member.isascii()):
+            kind = type(member)  # what is most frequent is judged here, all else by `_walk`
+            if kind is str:
+                if not member.isascii():
+                    _whole(member)
+            elif kind is not int or not -MAX_SAFE_INTEGER <= member <= MAX_SAFE_INTEGER:
                 plain = _walk(member, depth - 1) and plain
     except NotIJson as fault:
         shown = key.encode(errors="backslashreplace").decode()  # the key itself may be the fault
@@ -166,7 +173,12 @@ def digest(value: Any) -> str:
 
 def b64(data: bytes) -> str:
     """Base64url without padding (RFC 7515 section 2)."""
-    return b2a_base64(data, newline=False).translate(_URL_SAFE, b"=").decode("ascii")
+    return b64_ascii(data).decode("ascii")
+
+
+def b64_ascii(data: bytes) -> bytes:
+    """The ASCII bytes of `b64`."""
+    return b2a_base64(data, newline=False).translate(_URL_SAFE, b"=")
 
 
 def unb64(text: str) -> bytes:
@@ -175,7 +187,12 @@ def unb64(text: str) -> bytes:
     Raises:
         ValueError: other characters, padding, or trailing bits that are not zero.
     """
-    data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    if b64(data) != text:
+    return unb64_ascii(str.encode(text, "ascii"))
+
+
+def unb64_ascii(text: bytes) -> bytes:
+    """`unb64` of ASCII bytes; raises as it does."""
+    over = len(text) & 3
+    if text and text[-1] not in _LAST[over]:
         raise ValueError("not canonical base64url")
-    return data
+    return a2b_base64(text.translate(_FROM_URL_SAFE) + _PADDING[over], strict_mode=True)

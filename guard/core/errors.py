@@ -22,6 +22,10 @@ class Reason(StrEnum):
     # the call itself (step 3)
     ARGUMENTS_NOT_IJSON = "arguments-not-ijson"
     UNKNOWN_TOOL = "unknown-tool"
+    STATE_INVALID = "state-invalid"
+    UNKNOWN_METHOD = "unknown-method"
+    UNKNOWN_RESOURCE = "unknown-resource"
+    UNKNOWN_PROMPT = "unknown-prompt"
     TOOL_NOT_VISIBLE = "tool-not-visible"
     TOOL_UNPINNED = "tool-unpinned"
     TOOL_CHANGED = "tool-changed"

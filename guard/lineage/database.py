@@ -10,6 +10,8 @@ from typing import Final
 from guard.core.errors import GuardError
 from guard.lineage.schema import SCHEMA_VERSION
 
+PAGE_BYTES: Final = 8192
+"""Of a new file: what stands beside most leaves fits into a page, and is copied once."""
 BUSY_SECONDS: Final = 10
 """How long a connection waits for another process."""
 
@@ -18,8 +20,13 @@ class StoreError(GuardError):
     """The file cannot be used as a store."""
 
 
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+def connect(path: Path, *, read_only: bool = False, lax: bool = False) -> sqlite3.Connection:
     """Open a store's file.
+
+    Args:
+        path: the file.
+        read_only: nothing is made or changed.
+        lax: `synchronous=NORMAL`: what was committed last may be lost when the power goes. For benchmarks.
 
     Raises:
         StoreError: it is missing, not a store, or of another version.
@@ -32,8 +39,9 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         if not read_only:
+            db.execute(f"PRAGMA page_size={PAGE_BYTES}")  # says nothing to a file that is there
             _use_wal(db)
-            db.execute("PRAGMA synchronous=FULL")
+            db.execute(f"PRAGMA synchronous={'NORMAL' if lax else 'FULL'}")
         db.execute("PRAGMA foreign_keys=ON")
         found = db.execute("PRAGMA user_version").fetchone()[0]
     except sqlite3.Error as error:

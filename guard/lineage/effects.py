@@ -1,4 +1,6 @@
-"""What a transaction does beside appending: each effect's obstacle, and its SQL.
+"""What is rare of what a transaction does beside appending: each effect's obstacle, and its SQL.
+
+What every call does is in `batch`.
 
 `obstacle` is asked for every effect before anything is written, so that a refused transaction
 leaves no trace in its batch.
@@ -17,17 +19,13 @@ from guard.identity.api_keys import ApiKeyRecord
 from guard.lineage.store import (
     CONTAINMENT,
     REVOCATION,
-    CloseGrant,
     Contain,
-    Effect,
-    OpenGrant,
     Release,
     RevokeKey,
     SaveKey,
     SavePins,
     SavePolicy,
     SaveSetting,
-    UseKey,
     pins_version,
 )
 
@@ -42,8 +40,8 @@ def tool_target(server: str, name: str) -> str:
     return canonical([server, name]).decode()
 
 
-MOVING_NOTHING: Final = (OpenGrant, CloseGrant, UseKey, SaveKey, SaveSetting)
-"""Effects that move no version."""
+Rare = Contain | Release | RevokeKey | SavePolicy | SavePins | SaveKey | SaveSetting
+"""What `batch` does not gather."""
 
 
 def versions(db: sqlite3.Connection, tenant: str) -> dict[str, int]:
@@ -63,13 +61,9 @@ def _exists(db: sqlite3.Connection, sql: str, *values: Any) -> bool:
     return db.execute(sql, values).fetchone() is not None
 
 
-def obstacle(db: sqlite3.Connection, tenant: str, effect: Effect) -> str:
+def obstacle(db: sqlite3.Connection, tenant: str, effect: Rare) -> str:
     """Why an effect cannot be, "" if it can."""
     match effect:
-        case OpenGrant(call):
-            return f"the grant {call} is open already" if _is_open(db, tenant, call) else ""
-        case CloseGrant(call):
-            return "" if _is_open(db, tenant, call) else f"the grant {call} has its ending already"
         case Contain(kind, target):
             return _cannot_contain(db, tenant, kind, target)
         case Release(kind, target):
@@ -81,7 +75,7 @@ def obstacle(db: sqlite3.Connection, tenant: str, effect: Effect) -> str:
             return _older_policy(db, tenant, effect)
         case SaveKey(record):
             return f"there is a key {record.key_id} already" if read_key(db, record.key_id) else ""
-        case UseKey() | SavePins() | SaveSetting():
+        case SavePins() | SaveSetting():
             return ""
         case _:
             assert_never(effect)
@@ -99,10 +93,6 @@ def _cannot_revoke(db: sqlite3.Connection, tenant: str, key_id: str) -> str:
     if record is None or record.tenant != tenant:
         return f"there is no key {key_id}"
     return "" if record.revoked_at is None else f"the key {key_id} is revoked already"
-
-
-def _is_open(db: sqlite3.Connection, tenant: str, call: str) -> bool:
-    return _exists(db, "SELECT 1 FROM open_grants WHERE tenant = ? AND call = ?", tenant, call)
 
 
 def _is_contained(db: sqlite3.Connection, tenant: str, kind: str, target: str) -> bool:
@@ -143,15 +133,9 @@ def _save_pins(db: sqlite3.Connection, tenant: str, saved: SavePins) -> None:
     _bump(db, tenant, pins_version(saved.server))
 
 
-def apply(db: sqlite3.Connection, tenant: str, effect: Effect, conversation: str, at: int) -> None:
+def apply(db: sqlite3.Connection, tenant: str, effect: Rare, at: int) -> None:
     """Write an effect whose obstacle was "". `at` is UNIX milliseconds."""
     match effect:
-        case OpenGrant(call, instance):
-            db.execute("INSERT INTO open_grants VALUES (?, ?, ?, ?)", (tenant, call, conversation, instance))
-        case CloseGrant(call):
-            db.execute("DELETE FROM open_grants WHERE tenant = ? AND call = ?", (tenant, call))
-        case UseKey(key_id):
-            db.execute("UPDATE api_keys SET last_used = ? WHERE key_id = ?", (at // 1000, key_id))
         case Contain(kind, target):
             db.execute("INSERT OR IGNORE INTO contained VALUES (?, ?, ?, ?)", (tenant, kind, target, at))
             _bump(db, tenant, CONTAINMENT)

@@ -8,6 +8,7 @@ its SHA-256. Erasing a disclosure later changes no leaf.
 from __future__ import annotations
 
 import hashlib
+from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,6 +20,7 @@ from guard.core.canonical import NotIJson, NotJson, b64, canonical, read, unb64
 
 VERSION: Final = 1
 SALT_BYTES: Final = 16
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 GENESIS: Final = ""
 """The `prev` of a conversation's first entry."""
 
@@ -73,11 +75,23 @@ def draft(kind: Kind, call: str, fields: Mapping[str, Any], salts: bytes) -> Dra
     present = [(name, value) for name, value in fields.items() if value is not None]
     if len(salts) < SALT_BYTES * len(present):
         raise ValueError("each field needs its own salt")
-    disclosures = []
-    for index, (name, value) in enumerate(present):
-        salt = b64(salts[index * SALT_BYTES : (index + 1) * SALT_BYTES])
-        disclosures.append(b64(orjson.dumps([salt, name, value])))
-    return Draft(kind, call, tuple(sorted(map(commitment, disclosures))), tuple(disclosures))
+    count = range(0, SALT_BYTES * len(present), SALT_BYTES)
+    fresh = _base64_lines([salts[at : at + SALT_BYTES] for at in count]).decode("ascii").split()
+    opened_by = _base64_lines(
+        [orjson.dumps((salt, *field)) for salt, field in zip(fresh, present, strict=True)]
+    )
+    digests = _base64_lines([hashlib.sha256(disclosure).digest() for disclosure in opened_by.split()])
+    return Draft(
+        kind,
+        call,
+        tuple(sorted(digests.decode("ascii").split())),
+        tuple(opened_by.decode("ascii").split()),
+    )
+
+
+def _base64_lines(parts: Sequence[bytes]) -> bytes:
+    """`b64_ascii` of each part and a line end; the alphabet is changed once for all."""
+    return b"".join([b2a_base64(part) for part in parts]).translate(_URL_SAFE, b"=")
 
 
 def commitment(disclosure: str) -> str:
@@ -111,9 +125,10 @@ def leaf(entry: Draft, *, conversation: str, seq: int, prev: str, at: int) -> by
         prev: base64url SHA-256 leaf hash of the conversation's entry before, GENESIS for the first.
         at: UNIX milliseconds.
     """
-    return canonical(
+    # RFC 8785 of texts and safe integers under these keys, written in the RFC's order already
+    return orjson.dumps(
         {
-            "_sd": list(entry.digests),
+            "_sd": entry.digests,
             "_sd_alg": "sha-256",
             "at": at,
             "call": entry.call,
@@ -122,7 +137,8 @@ def leaf(entry: Draft, *, conversation: str, seq: int, prev: str, at: int) -> by
             "prev": prev,
             "seq": seq,
             "v": VERSION,
-        }
+        },
+        option=orjson.OPT_STRICT_INTEGER,
     )
 
 

@@ -22,13 +22,16 @@ from typing import Any, Final
 
 from guard.core.errors import Reason, Refused
 from guard.lineage.entry import SALT_BYTES, Draft, Kind, draft
-from guard.lineage.store import Busy, Outcome, Store, Transaction
+from guard.lineage.store import Busy, CloseGrant, OpenGrant, Outcome, Recorded, Store, Transaction
 
 MAX_BATCH: Final = 256
 PATIENCE: Final = 0.02
 """Seconds that an entry nobody waits for may wait for company."""
 IN_PLACE: Final = 0.01
 """Seconds that a commit may wait for the disk on the loop: more than a quick disk needs."""
+COMPANY_SECONDS: Final = 0.0001
+MAX_COMPANY: Final = 16
+"""A commit waits so long for each grant that is under way, of so many at most: they soon want one too."""
 THREAD_SECONDS: Final = 0.25
 """How long commits are left to the thread after one was slow."""
 BUSY_SECONDS: Final = 10.0
@@ -76,6 +79,7 @@ class Log:
         self._turn: asyncio.Handle | None = None
         self._late: asyncio.TimerHandle | None = None
         self._put_away = self._done_away = 0
+        self._under_way = 0
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._thread = Thread(target=self._run, name=_NAME, daemon=True)
         self._thread.start()
@@ -98,10 +102,7 @@ class Log:
         Nobody waits for it, so it does not make a commit of its own while one is likely to come:
         the next grant takes it along.
         """
-        future = self._put(transaction, waited_for=False)
-        if isinstance(future, asyncio.Future):
-            future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may ask
-        return future
+        return self._put(transaction, waited_for=False)
 
     def _put(self, transaction: Transaction, *, waited_for: bool) -> Waiting:
         if self.failure is None and self._is_quick():
@@ -130,8 +131,15 @@ class Log:
         future: asyncio.Future[Outcome] = loop.create_future()
         self._here.append((transaction, future, waited_for))
         if waited_for and self._turn is None:
-            self._turn = loop.call_soon(self._commit_here)
-        elif self._late is None:
+            # Alone: at once. Else others come soon, and a commit for each would cost them all more.
+            company = min(self._under_way, MAX_COMPANY)
+            later = company * COMPANY_SECONDS
+            self._turn = (
+                loop.call_soon(self._commit_here)
+                if company <= 0
+                else loop.call_later(later, self._commit_here)
+            )
+        elif not waited_for and self._late is None:
             self._late = loop.call_later(PATIENCE, self._commit_here)
         return future
 
@@ -223,7 +231,9 @@ class Log:
             except BaseException as error:  # noqa: BLE001 - whatever it is, the log has failed
                 self._fail(error)
             else:
-                for (_, future, _), outcome in zip(batch, outcomes, strict=True):
+                for (transaction, future, _), outcome in zip(batch, outcomes, strict=True):
+                    if isinstance(outcome, Recorded):
+                        self._under_way = max(0, self._under_way + _opened(transaction))
                     _settle(future, outcome)
                 return
         for _, future, _ in batch:
@@ -235,16 +245,30 @@ class Log:
             self._on_failure(error)
 
 
+def _opened(transaction: Transaction) -> int:
+    """How many grants are more under way with it; nothing but the wait for company depends on it."""
+    return sum((type(effect) is OpenGrant) - (type(effect) is CloseGrant) for effect in transaction.effects)
+
+
 def _settle(future: Waiting, outcome: Outcome) -> None:
-    if isinstance(future, asyncio.Future) and future.done():
-        return  # whoever waited was called off
+    if isinstance(future, asyncio.Future):
+        if future.done():
+            return  # whoever waited was called off
+        if current_thread().name != _NAME:
+            future.set_result(outcome)
+            return
     with contextlib.suppress(Exception):  # the loop that waited is gone
         _on_its_loop(future, lambda: future.done() or future.set_result(outcome))
 
 
 def _refuse(future: Waiting, refusal: Refused) -> None:
+    def settle() -> None:
+        if not future.done():
+            future.set_exception(refusal)
+            future.exception()  # nobody may ask, and that is no fault
+
     with contextlib.suppress(Exception):  # the loop that waited is gone
-        _on_its_loop(future, lambda: future.done() or future.set_exception(refusal))
+        _on_its_loop(future, settle)
 
 
 def _on_its_loop(future: Waiting, settle: Callable[[], object]) -> None:

@@ -86,16 +86,22 @@ class Frontier:
         Raises:
             ValueError: not a 32-byte hash.
         """
-        if len(leaf) != HASH_BYTES:
-            raise ValueError(f"a leaf hash has {HASH_BYTES} bytes, not {len(leaf)}")
-        peaks, completed = list(self.peaks), []
-        digest, level, index = leaf, 0, self.size
-        while index & 1:
-            digest = node_hash(peaks.pop(), digest)
-            level, index = level + 1, index >> 1
-            completed.append((level, index, digest))
-        peaks.append(digest)
-        return Frontier(self.size + 1, tuple(peaks)), completed
+        return self.extended((leaf,))
+
+    def extended(self, leaves: Sequence[bytes]) -> tuple[Frontier, list[Node]]:
+        """Add leaf hashes one after the other. Returns and raises as `append`."""
+        peaks: list[bytes] = list(self.peaks)
+        completed: list[Node] = []
+        for place, leaf in enumerate(leaves, self.size):
+            if len(leaf) != HASH_BYTES:
+                raise ValueError(f"a leaf hash has {HASH_BYTES} bytes, not {len(leaf)}")
+            digest, level, index = leaf, 0, place
+            while index & 1:
+                digest = node_hash(peaks.pop(), digest)
+                level, index = level + 1, index >> 1
+                completed.append((level, index, digest))
+            peaks.append(digest)
+        return Frontier(self.size + len(leaves), tuple(peaks)), completed
 
     def root(self) -> bytes:
         """The 32-byte tree hash (RFC 6962 section 2.1); SHA-256 of nothing for the empty tree."""

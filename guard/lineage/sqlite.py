@@ -6,58 +6,33 @@ the tree, the chains and the checkpoint always follow from what is there.
 
 from __future__ import annotations
 
-import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import orjson
-
-from guard.core.canonical import b64
 from guard.core.errors import GuardError, printable
 from guard.core.keys import SigningKey
 from guard.core.model import Conversation, Principal
 from guard.identity.api_keys import ApiKeyRecord
 from guard.lineage import checkpoint, effects, merkle
+from guard.lineage.batch import HOUSE, Batch, Known
 from guard.lineage.database import BUSY_SECONDS, StoreError, connect
-from guard.lineage.entry import GENESIS, Draft, leaf
 from guard.lineage.rows import LOG, read_checkpoint, read_conversations, read_entries, read_head, read_node
 from guard.lineage.schema import SCHEMA
+from guard.lineage.standing import Standing
 from guard.lineage.store import (
     Busy,
-    Conflict,
     ConversationRow,
     EntryRow,
-    Moved,
     Outcome,
     PinRow,
     Place,
-    Recorded,
     Snapshot,
     Transaction,
 )
 
-HOUSE: Final = ("guard", "house")
-"""Issuer and subject of the conversation that holds policies, pins, keys and containments."""
-_CONVERSATION_BYTES: Final = 12
-
-
-_Key = tuple[str, str, str, str]
-
-
-@dataclass(slots=True)
-class _Seen:
-    """What one batch has read, so that it is read once; nobody else writes while it lasts.
-
-    Attributes:
-        versions: every version, by tenant.
-        conversations: id, next seq and newest leaf hash; written down at the end of the batch.
-    """
-
-    versions: dict[str, dict[str, int]] = field(default_factory=dict)
-    conversations: dict[_Key, tuple[str, int, bytes]] = field(default_factory=dict)
+__all__ = ["HOUSE", "SqliteStore"]
 
 
 class SqliteStore:
@@ -67,18 +42,21 @@ class SqliteStore:
         path: the file; made where there is none.
         key: the checkpoint key; never the artifact key.
         origin: the log's name, first line of every checkpoint.
+        lax: commits do not wait for the disk; see `connect`.
     """
 
-    def __init__(self, path: Path, *, key: SigningKey, origin: str) -> None:
+    def __init__(self, path: Path, *, key: SigningKey, origin: str, lax: bool = False) -> None:
         self._path = path
         self._key = key
         self._origin = origin
         self._vkey = checkpoint.VerifierKey.of(origin, key.public)
         self._frontier = merkle.Frontier.empty()
-        self._db = connect(path)
+        self._known = Known()
+        self._db = connect(path, lax=lax)
         self._patience = float(BUSY_SECONDS)
         try:
             self._reader = self._open(path)
+            self._standing = Standing(self._reader)
         except BaseException:
             self._db.close()
             raise
@@ -95,7 +73,7 @@ class SqliteStore:
         origin = (read_head(self._db) or (None,))[0]
         if origin != self._origin:
             raise StoreError(f"the store belongs to the log {printable(str(origin))}", where=str(path))
-        self._load_head()
+        self._load_head(moved=True)
         return connect(path)
 
     def close(self) -> None:
@@ -114,26 +92,23 @@ class SqliteStore:
         """
         self._begin()
         try:
-            last = self._load_head()
-            outcomes: list[Outcome] = []
-            seen = _Seen()
-            for transaction in batch:
-                outcome = self._one(transaction, last, seen)
-                outcomes.append(outcome)
-                if isinstance(outcome, Recorded):
-                    last = outcome.at
-            self._db.executemany(
-                "UPDATE conversations SET entries = ?, head = ? WHERE id = ?",
-                [(entries, head, id_) for id_, entries, head in seen.conversations.values()],
-            )
+            last = self._load_head(moved=self._known.begin(self._db))
+            taken = Batch(self._db, self._known, self._frontier, last, batch)
+            outcomes = [taken.take(transaction) for transaction in batch]
+            frontier = taken.write()
             self._db.execute(
                 "UPDATE heads SET size = ?, peaks = ?, at = ?, checkpoint = ? WHERE log = ?",
-                (self._frontier.size, self._frontier.packed(), last, self._checkpoint(self._frontier), LOG),
+                (frontier.size, frontier.packed(), taken.last, self._checkpoint(frontier), LOG),
             )
+            held = self._standing.held() if taken.plain else None
             self._db.execute("COMMIT")
+            self._frontier = frontier
+            self._known.keep(taken.chains)
+            self._standing.carry(held, taken.last, taken.used, lambda: self._known.is_alone(self._db))
         except BaseException:
-            # What the commit did is not known: forget the cached head, so that it is read again.
+            # What the commit did is not known: forget what was read, so that it is read again.
             self._frontier = merkle.Frontier.empty()
+            self._known.forget()
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
@@ -153,9 +128,10 @@ class SqliteStore:
                 raise Busy(str(error)) from error
             raise
 
-    def _load_head(self) -> int:
+    def _load_head(self, *, moved: bool) -> int:
+        """When the newest entry was made (UNIX ms). `moved`: somebody else wrote since."""
         _, size, peaks, at = read_head(self._db) or (None, None, None, None)
-        if size != self._frontier.size or size == 0:
+        if moved or size != self._frontier.size or size == 0:
             self._frontier = self._signed(size, peaks)
         return int(at)
 
@@ -184,123 +160,21 @@ class SqliteStore:
     def _checkpoint(self, frontier: merkle.Frontier) -> str:
         return checkpoint.sign(checkpoint.Checkpoint(self._origin, frontier.size, frontier.root()), self._key)
 
-    def _one(self, transaction: Transaction, last: int, seen: _Seen) -> Outcome:
-        place, at = transaction.place, max(transaction.now, last)
-        if transaction.expects:
-            versions = seen.versions.get(place.tenant)
-            if versions is None:
-                versions = seen.versions[place.tenant] = effects.versions(self._db, place.tenant)
-            for key, expected in transaction.expects.items():
-                if versions.get(key, 0) != expected:
-                    return Moved(key)
-        for effect in transaction.effects:
-            if problem := effects.obstacle(self._db, place.tenant, effect):
-                return Conflict(problem)
-        conversation, index = self._append(place, transaction.entry, at, seen)
-        for effect in transaction.effects:
-            effects.apply(self._db, place.tenant, effect, conversation, at)
-            if not isinstance(effect, effects.MOVING_NOTHING):
-                seen.versions.pop(place.tenant, None)
-        return Recorded(index, conversation, at)
-
-    def _append(self, place: Place, entry: Draft, at: int, seen: _Seen) -> tuple[str, int]:
-        key = _conversation_key(place)
-        conversation, seq, head = seen.conversations.get(key) or self._conversation(place, key, at)
-        data = leaf(entry, conversation=conversation, seq=seq, prev=b64(head) if head else GENESIS, at=at)
-        hashed, index = merkle.leaf_hash(data), self._frontier.size
-        self._frontier, nodes = self._frontier.append(hashed)
-        self._db.execute(
-            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", (LOG, index, conversation, seq, hashed, data)
-        )
-        self._db.execute(
-            "INSERT INTO payloads VALUES (?, ?, ?)", (LOG, index, orjson.dumps(entry.disclosures))
-        )
-        if nodes:
-            self._db.executemany("INSERT INTO nodes VALUES (?, ?, ?, ?)", [(LOG, *node) for node in nodes])
-        seen.conversations[key] = (conversation, seq + 1, hashed)
-        return conversation, index
-
-    def _conversation(self, place: Place, key: _Key, at: int) -> tuple[str, int, bytes]:
-        """The conversation's id, its next seq and its newest leaf hash; opened where it is new."""
-        row = self._db.execute(
-            "SELECT id, entries, head FROM conversations"
-            " WHERE tenant = ? AND issuer = ? AND subject = ? AND given = ?",
-            key,
-        ).fetchone()
-        if row is not None:
-            return str(row[0]), int(row[1]), bytes(row[2])
-        fresh = os.urandom(_CONVERSATION_BYTES).hex()  # typed at commands: never begins with a hyphen
-        source = place.conversation.source if place.conversation else "house"
-        self._db.execute(
-            "INSERT INTO conversations VALUES (?, ?, ?, ?, ?, ?, 0, x'', ?)", (fresh, *key, source, at)
-        )
-        return fresh, 0, b""
-
     # -- reading -------------------------------------------------------------------------------
 
     def snapshot(
         self, principal: Principal, conversation: Conversation, tool: tuple[str, str], *, own_only: bool
     ) -> Snapshot:
-        """Versions first, then containments: what moves in between makes step 6 start again."""
-        tenant, last = principal.tenant, 0
-        versions: dict[str, int] = {}
-        for key, value in self._reader.execute(
-            "SELECT key, version FROM versions WHERE tenant = ?"
-            " UNION ALL SELECT NULL, at FROM heads WHERE log = ?",
-            (tenant, LOG),
-        ):
-            if key is None:
-                last = value
-            else:
-                versions[key] = value
-        standing = self._reader.execute(
-            "SELECT kind, target FROM contained WHERE tenant = ?", (tenant,)
-        ).fetchall()
-        if not standing:
-            return Snapshot(versions, last, frozenset())
-        return Snapshot(
-            versions, last, frozenset(self._touching(standing, principal, conversation, tool, own_only))
-        )
+        """Read what a decision needs. With `own_only` only this conversation's containment counts."""
+        return self._standing.snapshot(principal, conversation, tool, own_only=own_only)
 
-    def versions(self, tenant: str) -> dict[str, int]:
+    def versions(self, tenant: str) -> Mapping[str, int]:
         """Every version of the tenant."""
-        return effects.versions(self._reader, tenant)
-
-    def _touching(
-        self,
-        standing: Sequence[tuple[str, str]],
-        principal: Principal,
-        conversation: Conversation,
-        tool: tuple[str, str],
-        own_only: bool,  # noqa: FBT001 - private
-    ) -> Iterator[str]:
-        for kind, target in standing:
-            if kind == "all":
-                yield kind
-            elif kind == "principal":
-                if target == effects.principal_target(principal.issuer, principal.subject):
-                    yield kind
-            elif kind == "tool":
-                if target == effects.tool_target(*tool):
-                    yield kind
-            elif self._is_of(target, principal, conversation if own_only else None):
-                yield kind
-
-    def _is_of(self, contained: str, principal: Principal, conversation: Conversation | None) -> bool:
-        """Whether the contained conversation is this one; without one, any of the principal's.
-
-        A new id sheds nothing: only a role that may assert conversations is judged by one alone.
-        """
-        row = self._reader.execute(
-            "SELECT tenant, issuer, subject, given FROM conversations WHERE id = ?", (contained,)
-        ).fetchone()
-        if row is None:
-            return False
-        return tuple(row[:3]) == principal.key and (conversation is None or row[3] == conversation.id)
+        return self._standing.versions(tenant)
 
     def api_key(self, key_id: str) -> ApiKeyRecord | None:
         """The record of a key, None where there is none."""
-        return effects.read_key(self._reader, key_id)
+        return self._standing.api_key(key_id)
 
     def api_keys(self) -> list[ApiKeyRecord]:
         """Every key, in the order of their making."""
@@ -381,9 +255,3 @@ class SqliteStore:
     def node(self, level: int, index: int) -> bytes:
         """The hash of a complete subtree; level 0 are the leaves. Raises KeyError."""
         return read_node(self._reader, level, index)
-
-
-def _conversation_key(place: Place) -> _Key:
-    if place.principal is None or place.conversation is None:
-        return (place.tenant, *HOUSE, "")
-    return (place.tenant, place.principal.issuer, place.principal.subject, place.conversation.id)

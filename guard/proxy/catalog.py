@@ -88,6 +88,8 @@ class Catalog:
         self._pins: dict[str, PinRow] = {}
         self._declared: dict[str, frozenset[str]] = {}
         self._renamed: dict[str, bytes] = {}
+        self._mirroring: dict[str, Any] = {}
+        self._pinned: list[Tool] = []
         self._pinned_at = -1
         self._live: dict[str, Listed] = {}
         self._wanted, self._told, self._seen = 1, 1, 0
@@ -128,7 +130,12 @@ class Catalog:
         if version != self._pinned_at:
             self._pins = {pin.name: pin for pin in self._read_pins()}
             self._declared = {name: _declared(pin) for name, pin in self._pins.items()}
-            self._renamed = {}
+            self._renamed, self._mirroring = {}, {}
+            self._pinned = [
+                Tool(self.server, name, pin.sha256, declared=self._declared[name])
+                for name, pin in self._pins.items()
+                if name != INSTRUCTIONS
+            ]
             self._pinned_at = version
 
     def tool(self, name: str) -> Tool:
@@ -151,11 +158,12 @@ class Catalog:
 
     def pinned(self) -> list[Tool]:
         """Every pinned tool, whether or not it is live."""
-        return [
-            Tool(self.server, name, pin.sha256, declared=self._declared[name])
-            for name, pin in self._pins.items()
-            if name != INSTRUCTIONS
-        ]
+        return self._pinned
+
+    @property
+    def edition(self) -> tuple[int, int]:
+        """What `tools` and `definition` follow from: it moves when they may have."""
+        return self._pinned_at, self._seen
 
     def definition(self, name: str, shown: str = "") -> orjson.Fragment:
         """The pinned definition, as bytes to be shown; under another name where one is given."""
@@ -169,11 +177,12 @@ class Catalog:
 
     def mirroring(self, name: str) -> Any:
         """The pinned `inputSchema` if arguments are mirrored in header fields, else None."""
-        pin = self._pins.get(name)
-        if pin is None or b"x-mcp-header" not in pin.definition:
-            return None
-        value = orjson.loads(pin.definition)
-        return value.get("inputSchema") if isinstance(value, dict) else None
+        if name not in self._mirroring:
+            pin, value = self._pins.get(name), None
+            if pin is not None and b"x-mcp-header" in pin.definition:
+                value = orjson.loads(pin.definition)
+            self._mirroring[name] = value.get("inputSchema") if isinstance(value, dict) else None
+        return self._mirroring[name]
 
     def definitions(self) -> dict[tuple[str, str], Any]:
         """Every pinned definition by (server, name), read."""

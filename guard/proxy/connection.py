@@ -10,7 +10,7 @@ import asyncio
 import select
 import ssl
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -57,8 +57,7 @@ class Connection(asyncio.Protocol):
     # -- its life ----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - create_connection makes nothing else
-        self._raw = self._transport = transport
+        self._raw = self._transport = cast("asyncio.Transport", transport)  # a socket's is nothing else
         self._readable.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     async def secure(self, context: ssl.SSLContext, host: str) -> None:
@@ -116,14 +115,17 @@ class Connection(asyncio.Protocol):
     # -- one request -------------------------------------------------------------------------------
 
     async def exchange(self, data: bytes, *, head_only: bool) -> Response:
-        """Send a request and wait for the head of its answer. It frees itself.
+        """Send a request and wait for the head of its answer: see `begin`. Raises Broken: none came."""
+        response = self.begin(data, head_only=head_only)
+        await response.head()
+        return response
+
+    def begin(self, data: bytes, *, head_only: bool) -> Response:
+        """Send a request. Its answer has no head yet. The connection frees itself.
 
         Args:
             data: the whole request.
             head_only: it is a HEAD request, whose answer has no body.
-
-        Raises:
-            Broken: no head came.
         """
         assert self._transport is not None and self._response is None  # noqa: S101, PT018
         self._response = response = Response(self.resume, self.fail)
@@ -131,7 +133,6 @@ class Connection(asyncio.Protocol):
         self._head_bytes = self._interims = self._overhead = 0
         self._next_head()
         self._transport.write(data)
-        await response.head()
         return response
 
     def fail(self, why: str) -> None:

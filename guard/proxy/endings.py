@@ -57,6 +57,10 @@ class Flight:
             none can be sent.
         headers: of the HTTP request that it came in, names in lower case; None where there are none.
         on_progress: hears the params of each progress notification that the server sends for it.
+        on_note: hears what else the server says of it, method and params; None where nobody does.
+        on_away: hears that the server closed the stream of its answer for so many milliseconds; None
+            where nobody does.
+        rounds: whether its client takes a request for input as an answer (2026-07-28, multi round-trip).
         cancelled: whether the client called it off.
         ending: resolved once, by whoever knows first.
         parent: the artifact that came with it, once it was looked at: it can be used up only once.
@@ -65,6 +69,9 @@ class Flight:
     tell: Callable[[bytes], None] | None = field(default=None, repr=False)
     headers: Mapping[str, str] | None = field(default=None, repr=False)
     on_progress: Callable[[dict[str, Any]], None] | None = None
+    on_note: Callable[[str, bytes], None] | None = field(default=None, repr=False)
+    on_away: Callable[[int], None] | None = field(default=None, repr=False)
+    rounds: bool = False
     cancelled: bool = False
     ending: asyncio.Future[Ending] | None = field(default=None, repr=False)
     parent: Parent | None = None

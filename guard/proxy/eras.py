@@ -17,15 +17,21 @@ PROTOCOL_VERSION: Final = f"{META}protocolVersion"
 CLIENT_INFO: Final = f"{META}clientInfo"
 CLIENT_CAPABILITIES: Final = f"{META}clientCapabilities"
 SERVER_INFO: Final = f"{META}serverInfo"
+LOG_LEVEL: Final = f"{META}logLevel"
+SUBSCRIPTION: Final = f"{META}subscriptionId"
 UNSUPPORTED_VERSION: Final = -32022
 
 MODERN: Final = ("2026-07-28",)
 """Revisions that carry their envelope on every request."""
 HANDSHAKE: Final = ("2025-11-25", "2025-06-18")
 """Revisions that begin with `initialize`, newest first, as far as Guard speaks them."""
+ASSUMED: Final = "2025-03-26"
+"""What a server assumes where no revision is named (2025-11-25, Streamable HTTP, "Protocol Version Header"):
+a client that names it has said no more. What was agreed on holds."""
 HEADER_MISMATCH: Final = -32020
 MISSING_CAPABILITY: Final = -32021
 VERSION_HEADER: Final = "mcp-protocol-version"
+_SHAKING: Final = frozenset({*HANDSHAKE, ASSUMED})
 _PLAIN: Final = re.compile(r"(?!=\?base64\?)[!-~](?:[ -~]*[!-~])?")
 
 
@@ -43,7 +49,7 @@ def warm() -> None:
 
 def says_modern(headers: Mapping[str, str] | None) -> bool:
     """Whether the headers of a request name a revision that has no handshake, or one that is not known."""
-    return headers is not None and headers.get(VERSION_HEADER, HANDSHAKE[0]) not in HANDSHAKE
+    return headers is not None and headers.get(VERSION_HEADER, HANDSHAKE[0]) not in _SHAKING
 
 
 def refusal(body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> tuple[int, str, Any] | None:

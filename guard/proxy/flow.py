@@ -13,7 +13,7 @@ from guard.artifact.verify import ArtifactRefused, Fault, VerifiedGrant
 from guard.core.errors import Reason, Refused
 from guard.core.model import Allow, Call, Decision, Deny, Principal
 from guard.proxy.endings import Ending, Failed, Returned, Unknown
-from guard.proxy.wire import Request
+from guard.proxy.wire import Malformed, Request
 
 TRIES: Final = 3
 """How often a call is decided anew when the versions under its decision moved (step 6)."""
@@ -39,12 +39,13 @@ class World(Protocol):
 
 
 async def authorize(message: Request, world: World) -> bytes | None:
-    """Steps 2 to 10: the one way of a `tools/call`.
+    """Steps 2 to 10: the one way of whatever reads or acts.
 
     Returns: the line for the client, None where it called the request off.
 
     Raises:
         Refused: the caller is not identified; nothing is recorded.
+        Malformed: it is no call at all; nothing is recorded.
     """
     principal = world.identify(message)
     call: Call | None = None
@@ -66,6 +67,8 @@ async def authorize(message: Request, world: World) -> bytes | None:
         verified = world.verify(grant, call)
         if type(verified) is not VerifiedGrant:
             raise Refused(Reason.ARTIFACT_MISSING)  # noqa: TRY301 - as any step that says no
+    except Malformed:
+        raise  # its own headers contradict it: it was no call
     except Exception as error:  # noqa: BLE001 - surprise denies
         reason, integrity = _why(error)
         if call is None or not granted:

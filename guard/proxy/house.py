@@ -15,11 +15,14 @@ from typing import Final, Protocol
 from guard.artifact.grant import Issuer
 from guard.artifact.verify import Verifier
 from guard.core.errors import GuardError
+from guard.core.model import Principal
 from guard.lineage.entry import Kind
 from guard.lineage.log import Log, entry
 from guard.lineage.store import Conflict, Place, Recorded, SavePolicy, Transaction
+from guard.policy.globs import fits
 from guard.policy.rules import Policy
 from guard.proxy.links import ToolServer
+from guard.proxy.sealing import Seal
 
 JOINT: Final = "__"
 """Between the server's name and the tool's, where there is more than one server."""
@@ -59,6 +62,17 @@ class Generation:
         found = self.servers.get(server)
         return (found, tool) if found is not None and joint and tool else None
 
+    def may_show(self, principal: Principal, server: str, kind: str) -> bool:
+        """Whether the policy could show the principal anything of this kind at this server."""
+        held = self.policy.held(principal)
+        if held is None:
+            return False
+        return self.policy.observing or any(
+            pattern.kind == kind and fits(pattern.server, server) and rule.scopes <= held
+            for rule in self.policy.tools
+            for pattern in rule.tools
+        )
+
     def exposed(self, server: str, tool: str) -> str:
         """The client's name for a server's tool."""
         return tool if self.only is not None else f"{server}{JOINT}{tool}"
@@ -81,6 +95,7 @@ class House:
         instance: who owes the endings.
         clock: UNIX milliseconds.
         generation: the first one.
+        seal: seals what servers hand out to get back.
 
     Attributes:
         decisions: how many calls were decided since the start, by reason; "allow" for the permitted.
@@ -95,8 +110,10 @@ class House:
         instance: str,
         clock: Callable[[], int],
         generation: Generation,
+        seal: Seal,
     ) -> None:
         self.issuer = issuer
+        self.seal = seal
         self.log = log
         self.instance = instance
         self.clock = clock

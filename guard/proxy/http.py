@@ -1,4 +1,4 @@
-"""The front: Streamable HTTP towards clients, in both eras, as one ASGI application.
+"""The front: Streamable HTTP towards clients, in both eras.
 
 The order of the checks is the order of trust: Host and Origin, then who calls, then what it says.
 Nobody unauthenticated has a byte of a body read.
@@ -6,13 +6,12 @@ Nobody unauthenticated has a byte of a body read.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -20,18 +19,20 @@ from guard.core.errors import Reason, Refused
 from guard.core.model import Principal
 from guard.proxy import documents, eras, wire
 from guard.proxy.documents import Published
-from guard.proxy.exchange import JSON, KEEP_ALIVE_SECONDS, Exchange, Turned
+from guard.proxy.exchange import JSON, Exchange
 from guard.proxy.house import House
-from guard.proxy.refusals import Refusals
+from guard.proxy.refusals import Refusals, Turned
 from guard.proxy.replies import error_code
-from guard.proxy.server import LISTEN, Session
+from guard.proxy.resumption import PRIMING, Stream
+from guard.proxy.server import LISTEN, Handler, Session
 from guard.proxy.sessions import Held, Sessions, new_session
-from guard.proxy.sse import KEEP_ALIVE, Outbox
-from guard.proxy.wire import Malformed, Request, Response
+from guard.proxy.sse import event
+from guard.proxy.wire import Malformed, Notification, Request
 from guard.proxy.world import Gate
 
 PATH: Final = "/mcp"
 SESSION: Final = "mcp-session-id"
+LAST_EVENT: Final = "last-event-id"
 _LOCAL: Final = re.compile(r"(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?", re.ASCII)
 _READABLE: Final = frozenset({"/health", "/proof", "/.well-known/jwks.json"})
 _STATUS: Final[Mapping[int, int]] = {
@@ -108,23 +109,18 @@ class Front:
         self._busy: Counter[tuple[str, str, str]] = Counter()
         self._listening: set[Session] = set()
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request (ASGI 3)."""
-        if scope["type"] != "http":
-            return
-        exchange = Exchange(scope, receive, send)
+    async def __call__(self, exchange: Exchange) -> None:
+        """Answer one request."""
         try:
-            exchange.read_fields()
+            exchange.check_fields()
             await self._route(exchange)
         except Turned as turned:
-            await exchange.turn_away(turned)
-        except TimeoutError:  # the client does not read: uvicorn lets go of what is not answered whole
-            return
+            exchange.turn_away(turned)
 
     async def _route(self, exchange: Exchange) -> None:
         self._check_place(exchange.fields)
         if exchange.path in _READABLE:
-            await self._show(exchange)
+            self._show(exchange)
             return
         if exchange.path != PATH:
             raise Turned(404, f"there is nothing here: the MCP endpoint is {PATH}")
@@ -136,7 +132,7 @@ class Front:
                 await self._stream(exchange, self._held(exchange.fields, caller))
             case "DELETE" if SESSION in exchange.fields:
                 self.sessions.end(self._held(exchange.fields, caller))
-                await exchange.respond(204)
+                exchange.respond(204)
             case _:
                 raise Turned(405, "the MCP endpoint takes POST", headers=[("allow", "POST, GET, DELETE")])
 
@@ -173,8 +169,7 @@ class Front:
         held = self.sessions.find(fields[SESSION], caller.principal)
         if held is None:
             raise Turned(404, "there is no such session: begin with `initialize`")
-        version = fields.get(eras.VERSION_HEADER, held.session.version)
-        if version != held.session.version:
+        if fields.get(eras.VERSION_HEADER, eras.ASSUMED) not in {held.session.version, eras.ASSUMED}:
             raise Turned(400, "MCP-Protocol-Version is not what this session agreed on")
         return held
 
@@ -212,73 +207,103 @@ class Front:
             await self._answer(exchange, caller, message)
             return
         if not eras.says_modern(exchange.fields):
-            self._held(exchange.fields, caller).session.hear(message)
-        elif isinstance(message, Response):
+            held = self._held(exchange.fields, caller)
+            if message is not None:
+                held.session.hear(message)
+        elif not isinstance(message, Notification):
             raise Turned(400, "a client sends no responses")
-        await exchange.respond(202)
+        exchange.respond(202)
 
     async def _answer(self, exchange: Exchange, caller: Caller, message: Request) -> None:
-        begins = not message.modern and message.method == "initialize"
-        id_, conversation = new_session() if begins else ("", self.sessions.inferred(caller.principal))
-        if begins or message.modern:
-            session = Session(Gate(self.house, caller.identify, conversation))
+        if not message.modern and message.method != "initialize":
+            await self._answer_in(self._held(exchange.fields, caller), exchange, message)
+            return
+        if message.modern:
+            id_, conversation = "", self.sessions.inferred(caller.principal)
         else:
-            session = self._held(exchange.fields, caller).session
-        outbox = Outbox() if exchange.streams else None
-        message.flight.tell = outbox.put if outbox else None
-        try:
-            handler = session.admit(message)
-        except Malformed as fault:
-            raise _of(fault, modern=message.modern) from None
+            id_, conversation = new_session(self.sessions.suffix)
+        session, flight = (
+            Session(Gate(self.house, caller.identify, conversation, caller.principal)),
+            message.flight,
+        )
+        # `initialize` is answered whole: its answer has the session's id in its head
+        streams = message.modern and exchange.streams
+        flight.tell = exchange.tell if streams else None
+        handler = _admit(session, message)
+        exchange.watch(exchange.live if streams else None, flight.cancel if message.modern else None)
         if message.method == LISTEN:
             self._listening.add(session)
-        work = asyncio.ensure_future(session.answer(message, handler))
         try:
-            # In the handshake era a broken connection calls nothing off.
-            on_gone = message.flight.cancel if message.modern else None
-            line, code = await exchange.stream(work, outbox, on_gone)
+            line, code = await session.answer(message, handler)
         finally:
-            self._listening.discard(session)
             if message.modern:
+                self._listening.discard(session)
                 session.close()
         more: list[tuple[str, str]] = []
-        if begins and code == 0:
+        if id_ and code == 0:
             self.sessions.begin(id_, caller.principal, session)
             more.append((SESSION, id_))
-        if code == wire.NOT_AUTHENTICATED:
-            more.append(("www-authenticate", _bearer("invalid_token")))
-        elif message.modern and line is not None and not code:
-            # a tool server's own error has the status of its code, too; but who calls is not its to say
-            code = 0 if (found := error_code(line)) == wire.NOT_AUTHENTICATED else found
-        status = _STATUS.get(code, 200) if message.modern or code == wire.NOT_AUTHENTICATED else 200
-        await exchange.finish(line, status, more)
+        _conclude(exchange, message, line, code, more)
+
+    async def _answer_in(self, held: Held, exchange: Exchange, message: Request) -> None:
+        """Answer in a session. A broken connection calls nothing off, and its client may come back."""
+        session, flight = held.session, message.flight
+        if not exchange.streams:
+            line, code = await session.answer(message, _admit(session, message))
+            _conclude(exchange, message, line, code)
+            return
+        stream = Stream(held.streams, exchange, primes=session.version in PRIMING)
+        flight.tell, flight.on_away = stream.tell, stream.away
+        handler = _admit(session, message)
+        exchange.watch(stream.show_life, None)
+        if exchange.prefers_streams:
+            stream.begin()
+        try:
+            line, code = await session.answer(message, handler)
+        except BaseException:
+            stream.finish(None)
+            raise
+        if stream.begun:
+            stream.finish(line)
+        else:
+            _conclude(exchange, message, line, code)
 
     # -- GET -----------------------------------------------------------------------------------
 
     async def _stream(self, exchange: Exchange, held: Held) -> None:
-        """The handshake era's stream for what belongs to no request. The newest one is the one."""
+        """The handshake era's stream for what belongs to no request, or one that is taken up again."""
         if not exchange.streams:
             raise Turned(406, "Accept lacks text/event-stream")
-        if held.outbox is not None:
-            held.outbox.end()
-        outbox = held.outbox = Outbox()
-        try:
-            await exchange.start_stream()
-            while not outbox.ended:
-                if await exchange.wait(outbox, KEEP_ALIVE_SECONDS):
-                    return
-                held.session.gate.identify()  # a stream outlives its credential no longer than this
-                await exchange.send_events(outbox.take() or KEEP_ALIVE)
-        except Refused:
-            pass
-        finally:
-            if held.outbox is outbox:
-                held.outbox = None
-        await exchange.finish()
+        last = exchange.fields.get(LAST_EVENT, "")
+        if last:
+            found = held.streams.find(last)
+            if found is None:
+                raise Turned(400, "Last-Event-ID names no event that is kept")
+            stream, after = found
+        else:
+            held.hang_up()  # the newest one is the one
+            stream, after = Stream(held.streams, exchange, primes=held.session.version in PRIMING), -1
+            held.listening = stream
+
+        def allowed() -> bool:
+            """A stream outlives its credential no longer than to the next event or sign of life."""
+            try:
+                held.session.gate.identify()
+            except Exception:  # noqa: BLE001 - whatever it is, it is no yes
+                return False
+            return True
+
+        stream.allowed = allowed
+        exchange.watch(stream.show_life, None)
+        if last:
+            stream.resume(exchange, after)
+        else:
+            stream.begin()
+        await exchange.ended()
 
     # -- beside the endpoint -------------------------------------------------------------------
 
-    async def _show(self, exchange: Exchange) -> None:
+    def _show(self, exchange: Exchange) -> None:
         if exchange.method not in {"GET", "HEAD"}:
             raise Turned(405, "this is read with GET", headers=[("allow", "GET, HEAD")])
         status, value = 200, dict(self._published.jwks)
@@ -287,15 +312,41 @@ class Front:
             status = 200 if ready else 503
         elif exchange.path == "/proof":
             value = documents.proof(self.house, self._published)
-        await exchange.respond(status, orjson.dumps(value), JSON, [("cache-control", "no-store")])
+        exchange.respond(status, orjson.dumps(value), JSON, [("cache-control", "no-store")])
 
     def finish(self) -> None:
         """Let streams and subscriptions end gracefully."""
         for session in [*self._listening]:
             session.finish()
         for held in self.sessions.each():
-            if held.outbox is not None:
-                held.outbox.end()
+            held.hang_up()
+
+
+def _admit(session: Session, message: Request) -> Handler:
+    try:
+        return session.admit(message)
+    except Malformed as fault:
+        raise _of(fault, modern=message.modern) from None
+
+
+def _conclude(
+    exchange: Exchange,
+    message: Request,
+    line: bytes | None,
+    code: int,
+    more: Sequence[tuple[str, str]] = (),
+) -> None:
+    """Send an answer, with the status that its error has, as JSON unless events are what is wanted."""
+    if code == wire.NOT_AUTHENTICATED:
+        more = [*more, ("www-authenticate", _bearer("invalid_token"))]
+    elif message.modern and line is not None and not code:
+        # a tool server's own error has the status of its code, too; but who calls is not its to say
+        code = 0 if (found := error_code(line)) == wire.NOT_AUTHENTICATED else found
+    status = _STATUS.get(code, 200) if message.modern or code == wire.NOT_AUTHENTICATED else 200
+    if line is not None and not code and not more and exchange.prefers_streams:
+        exchange.end(event(line))
+    else:
+        exchange.finish(line, status, more)
 
 
 def _of(fault: Malformed, *, modern: bool) -> Turned:

@@ -10,15 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from guard.artifact.verify import Verifier
 from guard.core.errors import GuardError, Reason, Refused
 from guard.core.model import Principal, Tool
-from guard.lineage.store import PinRow
+from guard.proxy.about import About
+from guard.proxy.asker import Asker
 from guard.proxy.catalog import Catalog
 from guard.proxy.upstream import Upstream
 
@@ -29,53 +28,24 @@ STEADY_SECONDS: Final = 60.0
 """A server that ran so long and then died begins again with the shortest pause."""
 LEAVE_SECONDS: Final = 1.0
 """A call that was bound before its server was replaced is on its way by then."""
+MAX_STANDING: Final = 1000
 SWEEPS: Final = 4
 """How often in its idle time a link is looked at."""
 
 
-class Make(Protocol):
-    """Makes an upstream that is not started yet."""
+class Link:
+    """One principal's connection to one tool server, and the catalog that goes with it.
 
-    def __call__(self, *, on_list_changed: Callable[[], None], on_gone: Callable[[], None]) -> Upstream:
-        """Given whom to tell."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """What the operator says of one tool server.
-
-    Attributes:
-        name: the operator's id of it.
-        audience: the `aud` of its artifacts.
-        make: how it is reached or started.
-        verifier: the gate's own check of its artifacts.
-        pins: reads its pins, given a tenant.
-        pin_command: the words that accept its tools, given a tenant.
-        shared: whether all principals of a tenant speak over one link.
-        idle_seconds: how long an unused link is kept; None for ever.
-        most: links that may be up at once.
-        let_go: what else is let go of with the server; None for nothing.
+    Args:
+        server: the server.
+        tenant: whose pins count.
+        asker: the handshake-era client that it is for; None for 2026-07-28, which has no sessions.
     """
 
-    name: str
-    audience: str
-    make: Make = field(repr=False)
-    verifier: Verifier = field(repr=False)
-    pins: Callable[[str], list[PinRow]] = field(repr=False)
-    pin_command: Callable[[str], str] = field(repr=False)
-    shared: bool = False
-    idle_seconds: float | None = None
-    most: int = 64
-    let_go: Callable[[], Awaitable[None]] | None = field(default=None, repr=False)
-
-
-class Link:
-    """One principal's connection to one tool server, and the catalog that goes with it."""
-
-    def __init__(self, server: ToolServer, tenant: str) -> None:
+    def __init__(self, server: ToolServer, tenant: str, asker: Asker | None = None) -> None:
         self.server = server
         self.tenant = tenant
+        self.asker = asker
         self.catalog = Catalog(
             server.about.name, read_pins=lambda: server.about.pins(tenant), list_tools=self._list_tools
         )
@@ -87,12 +57,27 @@ class Link:
         self._not_before = 0.0
         self._since = 0.0
         self._closed = False
+        self._opened: Upstream | None = None
         self.has_room = False
+        self.shown: tuple[Any, Any] | None = None  # the listing's memory
 
     @property
     def up(self) -> bool:
         """Whether the server can be spoken to now."""
         return self.upstream is not None and self.upstream.alive
+
+    @property
+    def attentive(self) -> bool:
+        """Whether its list is known to be good: it would be heard if it changed, or keeps by its own word."""
+        upstream = self.upstream
+        if upstream is None or not upstream.alive:
+            return False
+        return upstream.attentive or time.monotonic() < upstream.tools_until
+
+    @property
+    def begun_for_anybody(self) -> bool:
+        """Whether nothing was said to the server yet."""
+        return self.upstream is None and self._starting is None
 
     @property
     def idle(self) -> bool:
@@ -136,22 +121,40 @@ class Link:
     async def _list_tools(self) -> list[dict[str, Any]]:
         return await (await self.ready()).list_tools()
 
+    async def open(self) -> None:
+        """Let the server begin to start, before it is known who asks. Raises GuardError."""
+        self._opened = self._made()
+        await self._opened.open()
+
+    def _made(self) -> Upstream:
+        upstream = self.server.about.make(on_list_changed=self._changed, on_gone=lambda: self._gone(upstream))
+        about = self.server.about
+        upstream.methods, upstream.keys, upstream.shared = about.methods, about.meta, about.shared
+        return upstream
+
     async def _start(self) -> Upstream:
         await self.server.make_room(self)
-        upstream = self.server.about.make(on_list_changed=self._changed, on_gone=lambda: self._gone(upstream))
+        upstream, self._opened = self._opened or self._made(), None
+        upstream.asker = self.asker
         try:
             async with asyncio.timeout(START_SECONDS):
                 await upstream.start()
         except BaseException as error:
             await upstream.stop()
             if isinstance(error, GuardError | TimeoutError | OSError):
+                self.server.error = error if isinstance(error, GuardError) else None
                 self._fail(str(error) or f"it did not start within {START_SECONDS:.0f} seconds")
                 raise Refused(Reason.UPSTREAM_UNAVAILABLE, str(error)) from error
             raise
         self.upstream, self._since = upstream, time.monotonic()
         self.catalog.forget()
-        self.server.failure, self.server.info = None, upstream.info
+        if not upstream.modern:
+            for method, params in self.server.standing(self.asker):
+                if method != "logging/setLevel" or upstream.can("logging"):
+                    self.server.aside(upstream.ask(method, params, {}))
+        self.server.failure, self.server.error, self.server.info = None, None, upstream.info
         self.server.changed()
+        self.server.on_up(self)
         return upstream
 
     def _started(self, task: asyncio.Task[Upstream]) -> None:
@@ -165,14 +168,13 @@ class Link:
 
     def _gone(self, upstream: Upstream) -> None:
         if self._closed or upstream is not self.upstream:
-            return
+            return  # of one that nobody asked anything yet, whoever asks first learns how it ended
         if time.monotonic() - self._since > STEADY_SECONDS:
             self._failures = 0
         self._fail("it ended")
         self.catalog.forget()
         self.server.aside(upstream.stop())  # whatever it left behind goes too
         self.server.changed()
-        self.server.on_gone()
 
     def _fail(self, what: str) -> None:
         """Try again after a pause, as long as somebody used it lately."""
@@ -180,6 +182,7 @@ class Link:
         self._failures = min(self._failures + 1, 16)
         self._not_before = time.monotonic() + pause
         self.server.failure = what
+        self.server.on_gone()
         if self.server.restarts:
             self._again = asyncio.get_running_loop().call_later(pause + 0.01, self._try_again)
 
@@ -197,8 +200,9 @@ class Link:
             self._starting.cancel()
             with contextlib.suppress(BaseException):
                 await asyncio.shield(asyncio.gather(self._starting, return_exceptions=True))
-        if self.upstream is not None:
-            await self.upstream.stop()
+        for upstream in (self.upstream, self._opened):
+            if upstream is not None:
+                await upstream.stop()
 
 
 class ToolServer:
@@ -207,11 +211,14 @@ class ToolServer:
     Args:
         about: what the operator says of it.
         on_change: told when its tools may have changed, or it came or went.
-        on_gone: told when a link's server ended by itself.
+        on_gone: told when a link's server ended by itself, or could not be started.
+        on_up: told when a link was started.
         restarts: whether it is started again then.
 
     Attributes:
         failure: why its last start failed or how its last link ended; None while all is well.
+        error: what its last start failed with, None where it did not.
+        began: whether anybody ever asked for it.
         info: its `serverInfo`, as it was last heard.
     """
 
@@ -221,30 +228,67 @@ class ToolServer:
         *,
         on_change: Callable[[], None] = lambda: None,
         on_gone: Callable[[], None] = lambda: None,
+        on_up: Callable[[Link], None] = lambda _: None,
         restarts: bool = True,
     ) -> None:
         self.about = about
         self.changed = on_change
         self.on_gone = on_gone
+        self.on_up = on_up
         self.restarts = restarts
         self.failure: str | None = None
+        self.error: GuardError | None = None
+        self.began = False
         self.info: Mapping[str, Any] = {}
         self._pinned: dict[str, Catalog] = {}
         self._aside: set[asyncio.Task[Any]] = set()
-        self._links: dict[tuple[str, ...], Link] = {}
+        self._links: dict[tuple[Any, ...], Link] = {}
         self._spare: Link | None = None
+        self._standing: dict[Asker, dict[str, tuple[str, Mapping[str, Any]]]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
 
-    def link(self, principal: Principal) -> Link:
-        """The principal's link, which need not be up."""
-        key = (principal.tenant,) if self.about.shared else principal.key
+    def link(self, principal: Principal, asker: Asker | None = None) -> Link:
+        """The link of a principal, and of a handshake-era client its own; it need not be up.
+
+        A shared server has one for each tenant, and knows of no client.
+        """
+        key: tuple[Any, ...] = (principal.tenant,) if self.about.shared else (*principal.key, asker)
         found = self._links.get(key)
+        self.began = True
         if found is None:
-            found = self._adopt(principal.tenant)
+            found = self._adopt(principal.tenant, None if self.about.shared else asker)
             self._links[key] = found
             self._sweep_later()
         found.used = time.monotonic()
         return found
+
+    def tell(self, asker: Asker, method: str) -> None:
+        """Pass a notification without params of a handshake-era client on, where it has a link."""
+        for link in self._links.values():
+            if link.asker is asker and link.up and link.upstream is not None and not link.upstream.modern:
+                link.upstream.tell(method, {})
+
+    def remember(self, asker: Asker | None, method: str, params: Mapping[str, Any]) -> None:
+        """Say this again where a client's own link starts anew: its log level, its subscriptions."""
+        if asker is None or all(link.asker is not asker for link in self._links.values()):
+            return
+        held, key = self._standing.setdefault(asker, {}), str(params.get("uri", ""))
+        if method == "resources/unsubscribe":
+            held.pop(key, None)
+        elif key in held or len(held) < MAX_STANDING:
+            held[key] = (method, params)
+
+    def standing(self, asker: Asker | None) -> list[tuple[str, Mapping[str, Any]]]:
+        """What is to be said again for a client."""
+        return [] if asker is None else [*self._standing.get(asker, {}).values()]
+
+    def leave(self, asker: Asker) -> None:
+        """A handshake-era client is gone: so are its links."""
+        self._standing.pop(asker, None)
+        for key, link in [*self._links.items()]:
+            if link.asker is asker:
+                del self._links[key]
+                self.aside(link.close())
 
     def pinned(self, tenant: str, versions: Mapping[str, int]) -> list[Tool]:
         """Every tool of it that the tenant's operator accepted, whether or not it runs."""
@@ -261,10 +305,16 @@ class ToolServer:
         await link.fresh()
         return link
 
-    def _adopt(self, tenant: str) -> Link:
-        if self._spare is None or self._spare.tenant != tenant:
-            return Link(self, tenant)
-        spare, self._spare = self._spare, None
+    async def open(self, tenant: str) -> None:
+        """Only begin to start the server: whoever comes says in which era. Raises GuardError."""
+        self._spare = Link(self, tenant)
+        await self._spare.open()
+
+    def _adopt(self, tenant: str, asker: Asker | None) -> Link:
+        spare = self._spare
+        if spare is None or spare.tenant != tenant or not (asker is None or spare.begun_for_anybody):
+            return Link(self, tenant, asker)
+        self._spare, spare.asker = None, asker
         return spare
 
     async def make_room(self, wanting: Link) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 
@@ -14,11 +14,13 @@ from guard.core.errors import Refused
 from guard.core.model import Principal, Tool
 from guard.policy.decide import visible
 from guard.policy.rules import Policy
+from guard.proxy.asker import Asker
 from guard.proxy.house import Generation, House
-from guard.proxy.links import Link
+from guard.proxy.links import Link, ToolServer
 from guard.proxy.upstream import Upstream
 
 OWN_INFO: Final = {"name": "guard-mcp", "version": __version__}
+T = TypeVar("T")
 LIST_SECONDS: Final = 10.0
 """How long a list waits for one of several servers."""
 
@@ -30,12 +32,23 @@ class Listing:
     Attributes:
         tools: the pinned definitions by the client's name for the tool, in order.
         digests: name and pinned digest of each, to see whether anything changed.
-        instructions: the servers' instructions as far as they are pinned, None for none.
     """
 
     tools: Mapping[str, orjson.Fragment]
     digests: tuple[tuple[str, str], ...]
-    instructions: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """Who is behind Guard for a principal.
+
+    Attributes:
+        upstreams: the servers that answer.
+        said: their instructions as far as they are pinned, as the member of a result; {} for none.
+    """
+
+    upstreams: tuple[Upstream, ...]
+    said: Mapping[str, str]
 
 
 def served_by(house: House) -> Mapping[str, Any]:
@@ -44,7 +57,29 @@ def served_by(house: House) -> Mapping[str, Any]:
     return (only.info if only else None) or OWN_INFO
 
 
-async def listing(house: House, principal: Principal, *, anew: bool) -> Listing:
+async def behind(house: House, principal: Principal, asker: Asker | None) -> Behind:
+    """The servers of which the principal may see anything, started where they are not."""
+    generation = house.generation
+    versions = house.log.store.versions(principal.tenant)
+    servers = [
+        server for server in generation.servers.values() if _shows(server, principal, generation, versions)
+    ]
+    links = [server.link(principal, asker) for server in servers]
+    upstreams: list[Upstream] = []
+    texts: list[str] = []
+    seconds = None if generation.only else LIST_SECONDS
+    for link, upstream in zip(links, await in_time([link.ready() for link in links], seconds), strict=True):
+        if upstream is None:
+            continue
+        upstreams.append(upstream)
+        link.catalog.at(versions)
+        if (text := link.catalog.instructions(upstream.instructions)) is not None:
+            texts.append(text if generation.only else f"{link.catalog.server}:\n{text}")
+    said = "\n\n".join(texts)
+    return Behind(tuple(upstreams), {"instructions": said} if said else {})
+
+
+async def listing(house: House, principal: Principal, asker: Asker | None, *, anew: bool) -> Listing:
     """The tools that are pinned, live and visible.
 
     Of several servers, one that does not answer in time shows nothing, and costs nobody else.
@@ -53,7 +88,8 @@ async def listing(house: House, principal: Principal, *, anew: bool) -> Listing:
     Args:
         house: where the servers are.
         principal: whom it is for.
-        anew: whether to ask the servers again, whatever is known.
+        asker: the handshake-era client that asks, None for 2026-07-28.
+        anew: whether to ask the servers again where they would not tell of a change.
 
     Raises:
         Refused: there is but one server, and it cannot be asked.
@@ -64,41 +100,67 @@ async def listing(house: House, principal: Principal, *, anew: bool) -> Listing:
     for server in generation.servers.values():
         pinned = server.pinned(principal.tenant, versions)
         if any(_visible(principal, tool, generation.policy) for tool in pinned):
-            links.append(link := server.link(principal))
+            links.append(link := server.link(principal, asker))
             link.catalog.at(versions)
-            if anew:
+            if anew and not link.attentive:
                 link.catalog.again()
     found: dict[str, orjson.Fragment] = {}
     digests: list[tuple[str, str]] = []
-    texts: list[str] = []
     for link, upstream in zip(links, await _asked(links, generation), strict=True):
         if upstream is None:
             continue
+        shown = _shown(link, principal, generation)
+        found |= shown.tools
+        digests += shown.digests
+    return Listing(found, tuple(digests))
+
+
+def _shown(link: Link, principal: Principal, generation: Generation) -> Listing:
+    """What one server shows: worked out once, until its tools, the pins, the policy or the scopes move."""
+    key = (generation, principal.role, principal.scopes, link.catalog.edition)
+    if link.shown is None or link.shown[0] != key:
+        found: dict[str, orjson.Fragment] = {}
+        digests: list[tuple[str, str]] = []
         for tool in link.catalog.tools():
             if _visible(principal, tool, generation.policy):
                 name = generation.exposed(tool.server, tool.name)
                 digests.append((name, tool.sha256))
                 found[name] = link.catalog.definition(tool.name, name)
-        if (text := link.catalog.instructions(upstream.instructions)) is not None:
-            texts.append(text if generation.only else f"{link.catalog.server}:\n{text}")
-    return Listing(found, tuple(digests), "\n\n".join(texts) or None)
+        link.shown = (key, Listing(found, tuple(digests)))
+    listed: Listing = link.shown[1]
+    return listed
+
+
+def _shows(
+    server: ToolServer, principal: Principal, generation: Generation, versions: Mapping[str, int]
+) -> bool:
+    """Whether the principal may see any pinned tool of it, or the policy could show anything else of it."""
+    pinned = server.pinned(principal.tenant, versions)
+    return any(_visible(principal, tool, generation.policy) for tool in pinned) or any(
+        generation.may_show(principal, server.about.name, kind) for kind in ("prompt", "resource")
+    )
 
 
 async def _asked(links: list[Link], generation: Generation) -> list[Upstream | None]:
     """Each server with a fresh catalog, all asked at once; None where one does not answer."""
     if generation.only is not None:
         return [await link.fresh() for link in links]
-    waits = [asyncio.ensure_future(link.fresh()) for link in links]
+    return await in_time([link.fresh() for link in links], LIST_SECONDS)
+
+
+async def in_time(asked: Sequence[Coroutine[Any, Any, T]], seconds: float | None) -> list[T | None]:
+    """What came in time, in the order asked; None for what did not, or was refused."""
+    waits = [asyncio.ensure_future(one) for one in asked]
     try:
         if waits:
-            await asyncio.wait(waits, timeout=LIST_SECONDS)
+            await asyncio.wait(waits, timeout=seconds)
         return [_result(wait) for wait in waits]
     finally:
         for wait in waits:
             wait.cancel()
 
 
-def _result(wait: asyncio.Future[Upstream]) -> Upstream | None:
+def _result(wait: asyncio.Future[T]) -> T | None:
     if not wait.done() or wait.cancelled():
         return None
     error = wait.exception()

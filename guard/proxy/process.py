@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from guard.core.errors import Reason, printable
 from guard.proxy import wire
@@ -37,14 +37,15 @@ class Process(Upstream, asyncio.SubprocessProtocol):
         self._env = dict(env)
         self._cwd = cwd
         self._lines = LineBuffer()
+        self._lines_out: list[bytes] = []
         self._stdin: asyncio.WriteTransport | None = None
         self._process: asyncio.SubprocessTransport | None = None
         self._dead = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
 
-    async def start(self) -> None:
-        """Start the process and agree on an era. Raises ServerError."""
+    async def open(self) -> None:
+        """Start the process. Raises ServerError."""
         loop = asyncio.get_running_loop()
         try:
             self._process, _ = await loop.subprocess_exec(
@@ -63,6 +64,11 @@ class Process(Upstream, asyncio.SubprocessProtocol):
                 where=printable(self._command[0]),
                 remedy="run the command by itself to see why",
             ) from None
+
+    async def start(self) -> None:
+        """Start the process where it does not run, and agree on an era. Raises ServerError."""
+        if self._process is None:
+            await self.open()
         try:
             await self._agree()
         except ServerError:
@@ -73,6 +79,8 @@ class Process(Upstream, asyncio.SubprocessProtocol):
             raise self._no_handshake() from None
         if self.modern:
             self._attend()
+        else:
+            self.attentive = self._announces
 
     async def stop(self) -> None:
         """Close its input, wait, then terminate, then kill: the process group, nothing stays behind."""
@@ -81,6 +89,7 @@ class Process(Upstream, asyncio.SubprocessProtocol):
         self._deaf()
         self._silent = True
         self._end_all(Unknown(Reason.UPSTREAM_UNAVAILABLE))
+        self._flush()
         if self._stdin is not None:
             self._stdin.close()
         for signum in (signal.SIGTERM, signal.SIGKILL):
@@ -114,8 +123,19 @@ class Process(Upstream, asyncio.SubprocessProtocol):
             return Failed(ended.reason if isinstance(ended, Unknown) else Reason.UNEXPECTED)
         if self._stdin is None or self._stdin.is_closing():
             return Failed(Reason.UPSTREAM_UNAVAILABLE)
-        self._stdin.write(wire.request(id_, method, params))
+        self._put(wire.request(id_, method, params))
         return None
+
+    def _put(self, line: bytes) -> None:
+        """Send it with whatever else comes in this turn of the loop: one write is dearer than many lines."""
+        if not self._lines_out:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._lines_out.append(line)
+
+    def _flush(self) -> None:
+        lines, self._lines_out = self._lines_out, []
+        if lines and self._stdin is not None and not self._stdin.is_closing():
+            self._stdin.write(b"".join(lines))
 
     async def _wait_for_room(self, flight: Flight) -> Ending | None:
         """Wait until the server reads on; what ended the request meanwhile, None if nothing did."""
@@ -134,7 +154,7 @@ class Process(Upstream, asyncio.SubprocessProtocol):
     def _answer(self, line: bytes) -> None:
         # What nobody waits for must not pile up before a server that does not read.
         if self._stdin is not None and not self._stdin.is_closing() and self._room.is_set():
-            self._stdin.write(line)
+            self._put(line)
 
     def _abandon(self, id_: int, method: str) -> None:
         if method != "initialize":
@@ -144,10 +164,10 @@ class Process(Upstream, asyncio.SubprocessProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The pipes are there."""
-        assert isinstance(transport, asyncio.SubprocessTransport)  # noqa: S101 - asyncio's contract
-        pipe = transport.get_pipe_transport(0)
-        assert isinstance(pipe, asyncio.WriteTransport)  # noqa: S101 - stdin was asked for
-        self._stdin = pipe
+        # uvloop's transports are asyncio's in all but name
+        self._stdin = cast(
+            "asyncio.WriteTransport", cast("asyncio.SubprocessTransport", transport).get_pipe_transport(0)
+        )
 
     def pipe_data_received(self, fd: int, data: bytes | str) -> None:  # noqa: ARG002 - only stdout is piped
         """Bytes from the server's standard output."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from guard.artifact.grant import Grant
@@ -17,22 +18,34 @@ from guard.proxy.endings import Ending, Failed, Returned, Unknown
 MAX_KEPT: Final = 64 * 1024
 """Bytes of a denied call's params that are kept; of larger ones only the digest is."""
 CALL: Final = "tools/call"
+NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 _KINDS: Final = {Returned: Kind.RETURNED, Failed: Kind.FAILED, Unknown: Kind.UNKNOWN}
 
 
 def granted(
-    call: Call, allow: Allow, grant: Grant, policy: PolicyRef, *, now: int, instance: str
+    call: Call,
+    allow: Allow,
+    grant: Grant,
+    policy: PolicyRef,
+    *,
+    now: int,
+    instance: str,
+    expects: Mapping[str, int] = NOTHING,
 ) -> Transaction:
-    """A grant begins, owed an ending by this instance. `now` is UNIX milliseconds."""
+    """A grant begins, owed an ending by this instance.
+
+    Args:
+        now: UNIX milliseconds.
+        expects: the versions that must still stand.
+    """
     fields = _asked(call, policy) | {
         "args_sha256": grant.args_sha256,
         "tool_def_sha256": call.tool.sha256,
         "decision": {"rules": allow.rules, "scopes": allow.scopes, "mode": allow.mode},
         "artifact": {"sha256": grant.sha256, "aud": call.audience, "exp": grant.expires},
     }
-    return _transaction(
-        call, Kind.GRANTED, fields, now, OpenGrant(call.id, instance), *_key_used(call.principal)
-    )
+    effects = (OpenGrant(call.id, instance), *_key_used(call.principal))
+    return Transaction(_place(call), entry(Kind.GRANTED, call.id, fields), now, expects, effects)
 
 
 def denied(call: Call, deny: Deny, policy: PolicyRef, *, now: int) -> Transaction:
@@ -44,7 +57,9 @@ def denied(call: Call, deny: Deny, policy: PolicyRef, *, now: int) -> Transactio
         "decision": {"reason": deny.reason, "rule": deny.rule, "pointer": deny.pointer},
         "args_sha256": None if call.fault else args_sha256(call.params, call.method),
     }
-    return _transaction(call, Kind.DENIED, fields, now, *_key_used(call.principal))
+    return Transaction(
+        _place(call), entry(Kind.DENIED, call.id, fields), now, NOTHING, _key_used(call.principal)
+    )
 
 
 def ended(call: Call, ending: Ending, conversation: str, *, now: int) -> Transaction:
@@ -58,14 +73,13 @@ def ended(call: Call, ending: Ending, conversation: str, *, now: int) -> Transac
     if isinstance(ending, Failed) and ending.integrity and conversation:
         effects.append(Contain("conversation", conversation))
         fields["contained"] = "conversation"
-    return _transaction(call, _KINDS[type(ending)], fields, now, *effects)
+    return Transaction(
+        _place(call), entry(_KINDS[type(ending)], call.id, fields), now, NOTHING, tuple(effects)
+    )
 
 
-def _transaction(
-    call: Call, kind: Kind, fields: Mapping[str, Any], now: int, *effects: Effect
-) -> Transaction:
-    place = Place(call.principal.tenant, call.principal, call.conversation)
-    return Transaction(place, entry(kind, call.id, fields), now, effects=effects)
+def _place(call: Call) -> Place:
+    return Place(call.principal.tenant, call.principal, call.conversation)
 
 
 def _asked(call: Call, policy: PolicyRef) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Refusals before anybody is identified: counted, and answered more and more curtly; never entries.
+"""Refusals at the door. Before anybody is identified they are answered more and more curtly; never entries.
 
 Nobody unauthenticated may fill the record. A valid key is never held up by the wrong ones that came
 from the same address.
@@ -7,15 +7,52 @@ from the same address.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from math import ceil
-from typing import Final
+from typing import Any, Final
+
+from guard.proxy import wire
 
 MAX_ADDRESSES: Final = 4096
 """Addresses that are remembered; of more, the one that was quiet longest is forgotten."""
 _SITE_BITS: Final = 64
 _MINUTE: Final = 60.0
+
+
+Headers = Sequence[tuple[str, str]]
+
+
+class Turned(Exception):
+    """A request that is turned away at the door, before any message of it is answered.
+
+    Attributes:
+        status: of the HTTP answer.
+        message: what is wrong, one sentence.
+        code: of the JSON-RPC error in the body.
+        data: more for programs.
+        id: of the JSON-RPC request, None where it is not known.
+        headers: of the HTTP answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: int = wire.INVALID_REQUEST,
+        data: Any = None,
+        id_: wire.Id | None = None,
+        headers: Headers = (),
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.data = data
+        self.id = id_
+        self.headers = headers
 
 
 @dataclass(slots=True)

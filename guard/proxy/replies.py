@@ -8,15 +8,17 @@ must be added or taken out is an object opened, member by member.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
+import orjson
 
 from guard.core.model import OWN_META_PREFIX
 
-_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_SURROGATE: Final = re.compile(rb"\\u(?=[dD][89a-fA-F][0-9a-fA-F]{2})")
 _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
 _SUSPECT: Final = (b"guard-mcp", b"\\u00", b"\\/")
 
@@ -41,6 +43,7 @@ class Line(msgspec.Struct):
 
 
 _line: Final = msgspec.json.Decoder(Line)
+_items: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -71,28 +74,62 @@ def _with_surrogates(line: bytes) -> Line:
 
     JavaScript servers write one where they cut a string in the middle of an emoji.
     """
-    masked = _masked(line)
-    found = _line.decode(masked)
+    mask = _Mask(line)
+    found = _line.decode(mask.masked)
     for name in ("params", "result", "error"):
-        setattr(found, name, msgspec.Raw(_original(bytes(getattr(found, name)), masked, line)))
+        setattr(found, name, msgspec.Raw(mask.part(getattr(found, name))))
+    for name in ("id", "method"):  # they are written again, and that needs a text
+        if isinstance(text := getattr(found, name), str):
+            setattr(found, name, writable(mask.text(text)))
     return found
 
 
-def _masked(text: bytes) -> bytes:
-    """Every surrogate escape as a space escape of the same length, so that places stay."""
-    return _SURROGATE.sub(b"\\\\u0020", text)
+class _Mask:
+    """JSON whose surrogate escapes are made spaces with a mark behind them, so that each is found again.
+
+    The mark stands nowhere else: it is not in the text, and no end of it is a beginning of it.
+    It also does no harm behind an escaped backslash, where what looks like an escape is none.
+
+    Raises:
+        Garbage: there is nothing to mask, so the fast reader was right.
+    """
+
+    def __init__(self, text: bytes | msgspec.Raw) -> None:
+        text = bytes(text)
+        mark = _new_mark()
+        while mark in text:
+            mark = _new_mark()
+        self._mark = mark.decode()
+        self._mask = b"0020" + mark
+        self.masked, count = _SURROGATE.subn(b"\\\\u" + self._mask, text)
+        if not count:
+            raise Garbage("not JSON, or not of the form that is needed")
+
+    def part(self, raw: bytes | msgspec.Raw) -> bytes:
+        """A part of the masked text, as it was."""
+        return bytes(raw).replace(self._mask, b"")
+
+    def text(self, text: str) -> str:
+        """A string that was read from the masked text, as it would have been read."""
+        if self._mark not in text:
+            return text
+        text = text.replace(f"0020{self._mark}", "")
+        text = re.sub(f" {self._mark}([0-9a-fA-F]{{4}})", lambda found: chr(int(found[1], 16)), text)
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")  # pairs become one
 
 
-def _original(part: bytes, masked: bytes, line: bytes) -> bytes:
-    if not part:
-        return part
-    found, at = set[bytes](), masked.find(part)
-    while at >= 0:
-        found.add(line[at : at + len(part)])
-        at = masked.find(part, at + 1)
-    if len(found) != 1:
-        raise Garbage("two parts of the message differ in lone surrogates only")
-    return found.pop()
+def _new_mark() -> bytes:
+    return b"g" + os.urandom(4).hex().encode()
+
+
+def writable(name: str) -> str:
+    """A string that can be written again. Raises Garbage: a surrogate stands alone in it."""
+    if not name.isascii():
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise Garbage("a surrogate stands alone in a name or an id") from None
+    return name
 
 
 def error_code(line: bytes) -> int:
@@ -108,7 +145,7 @@ def error_code(line: bytes) -> int:
 
 
 def read_object(raw: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
-    """The members of an object, each as bytes; where a surrogate stands alone, all are shown as spaces.
+    """The members of an object, each as the bytes that were written.
 
     Raises:
         Garbage: not an object.
@@ -117,7 +154,55 @@ def read_object(raw: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
         try:
             return _members.decode(raw)
         except msgspec.DecodeError:
-            return _members.decode(_masked(bytes(raw)))
+            mask = _Mask(raw)
+            found = _members.decode(mask.masked)
+            return {mask.text(name): msgspec.Raw(mask.part(part)) for name, part in found.items()}
+    except (ValueError, RecursionError) as error:
+        raise Garbage(str(error)) from None
+
+
+def fragments(raw: bytes | msgspec.Raw) -> dict[str, Any]:
+    """The members of an object, to be written anew with others.
+
+    Raises:
+        Garbage: not an object, or a name in it cannot be written.
+    """
+    return {writable(name): orjson.Fragment(bytes(part)) for name, part in read_object(raw).items()}
+
+
+class Page(msgspec.Struct):
+    """One page of a list.
+
+    Attributes:
+        items: as the server wrote them.
+        cursor: of the next page, None after the last.
+        ttl: how long it keeps, in milliseconds; 0 where the server does not say.
+    """
+
+    items: list[bytes]
+    cursor: str | None = None
+    ttl: int = 0
+
+
+def page_of(raw: bytes, member: str) -> Page:
+    """One page. Raises Garbage: it is none."""
+    members = read_object(raw)
+    if member not in members:
+        raise Garbage(f"no list of {member}")
+    items = _listed(members[member])
+    cursor, ttl = (value_of(members.get(name, b"null")) for name in ("nextCursor", "ttlMs"))
+    keeps = ttl if type(ttl) is int and ttl > 0 else 0
+    return Page(items, cursor if isinstance(cursor, str) else None, keeps)
+
+
+def _listed(raw: msgspec.Raw) -> list[bytes]:
+    """The items of a list, each as the bytes that were written. Raises Garbage."""
+    try:
+        try:
+            return [bytes(item) for item in _items.decode(raw)]
+        except msgspec.DecodeError:
+            mask = _Mask(raw)
+            return [mask.part(item) for item in _items.decode(mask.masked)]
     except (ValueError, RecursionError) as error:
         raise Garbage(str(error)) from None
 
@@ -160,8 +245,11 @@ def without_own_meta(raw: bytes) -> bytes:
         raise Garbage(str(error)) from None
 
 
-def completed(raw: bytes) -> bytes:
+def completed(raw: bytes, *, caches: bool = False) -> bytes:
     """A handshake-era result for a 2026-07-28 client: `resultType` added where it is missing.
+
+    Args:
+        caches: whether such a result must say how long it keeps: not at all, and for nobody else.
 
     Raises:
         Garbage: not an object.
@@ -170,4 +258,6 @@ def completed(raw: bytes) -> bytes:
     if "resultType" in members:
         return raw
     head = b'{"resultType":"complete"'
+    if caches and "ttlMs" not in members and "cacheScope" not in members:
+        head += b',"ttlMs":0,"cacheScope":"private"'
     return head + (b"," + raw[raw.index(b"{") + 1 :] if members else b"}")

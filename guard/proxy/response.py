@@ -29,14 +29,18 @@ class Response:
         on_close: called when the reader lets go of it before its end, with why.
 
     Attributes:
+        on_wake: called instead of waking a reader, for whoever looks without waiting; None for a reader.
         status: 200 to 599; interim answers are never seen.
         headers: lower-case names, values as latin-1; a repeated name is joined with ", " (RFC 9110, 5.3).
     """
 
-    __slots__ = ("_ended", "_failure", "_on_close", "_on_read", "_waiter", "_waiting", "headers", "status")
+    __slots__ = (
+        "_ended", "_failure", "_on_close", "_on_read", "_waiter", "_waiting", "headers", "on_wake", "status",
+    )  # fmt: skip
 
     def __init__(self, on_read: Callable[[], None], on_close: Callable[[str], None]) -> None:
         self.status = 0
+        self.on_wake: Callable[[], None] | None = None
         self.headers: Mapping[str, str] = {}
         self._on_read, self._on_close = on_read, on_close
         self._waiting = bytearray()
@@ -81,6 +85,12 @@ class Response:
         if not self._over:
             self._on_read()
         return piece
+
+    def take(self) -> bytes | None:
+        """The whole body if it is there, None while it is not. Raises Broken: it does not come whole."""
+        if self._failure is not None:
+            raise self._failure
+        return bytes(self._waiting) if self._ended else None
 
     def close(self) -> None:
         """Let go of it. If the body is not at its end the connection is closed."""
@@ -136,5 +146,7 @@ class Response:
 
     def wake(self) -> None:
         """Let the reader look again."""
-        if self._waiter is not None and not self._waiter.done():
+        if self.on_wake is not None:
+            self.on_wake()
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

@@ -5,30 +5,33 @@ A method that is not in the table is not understood, and what is not understood 
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from guard.core.errors import Reason, Refused, printable
-from guard.policy.decide import visible
-from guard.proxy import eras, wire
-from guard.proxy.endings import Returned
+import orjson
+
+from guard.core.errors import Reason, Refused
+from guard.core.model import SUBJECTS
+from guard.proxy import answers, eras, features, offers, wire
+from guard.proxy.asker import Answer, Tell
+from guard.proxy.callbacks import Callbacks
+from guard.proxy.endings import Flight
 from guard.proxy.flow import authorize
-from guard.proxy.listing import listing, served_by
-from guard.proxy.upstream import EXTENSION
+from guard.proxy.listing import behind, listing, served_by
+from guard.proxy.subscriptions import Subscriptions
 from guard.proxy.wire import Malformed, Notification, Request, Response
 from guard.proxy.world import Gate
 
-_EXTENSIONS: Final[dict[str, Any]] = {EXTENSION: {}}
 _NOBODY: Final = frozenset({Reason.NO_CREDENTIAL, Reason.INVALID_KEY, Reason.EXPIRED_KEY, Reason.REVOKED_KEY})
+_OLD_ONLY: Final = frozenset({"initialize", "ping", *features.OLD_ONLY})
 _MODERN_ONLY: Final = frozenset({"server/discover", "subscriptions/listen"})
-_OLD_ONLY: Final = frozenset({"initialize", "ping"})
+MAX_EARLY: Final = 256
+"""Messages of servers that wait for the end of a handshake."""
 LISTEN: Final = "subscriptions/listen"
-_CHANGED: Final = "notifications/tools/list_changed"
-_GRACEFULLY: Final = Returned(b"{}")
-_SUBSCRIPTION: Final = f"{eras.META}subscriptionId"
+_LOG: Final = "notifications/message"
+ELICITED: Final = "notifications/elicitation/complete"
 
 Handler = Callable[[Request], Awaitable[bytes | None]]
 
@@ -36,40 +39,44 @@ Handler = Callable[[Request], Awaitable[bytes | None]]
 class Session:
     """One client: a connection on stdio, a handshake-era session, or one modern request over HTTP.
 
+    In the handshake era it is also whom a tool server may ask: see `Asker`.
+
     Args:
         gate: the world of this client's calls.
-        notify: sends the client a notification that belongs to no request; None where there is no way.
+        notify: sends the client a message that belongs to no request, and says False where nothing
+            listens; None where there is no way.
 
     Attributes:
         version: the handshake-era revision that was agreed on, "" before and without a handshake.
+        client: its `clientInfo`, from the handshake.
+        capabilities: as it declared them there.
         in_flight: the requests on their way, by id.
     """
 
-    def __init__(self, gate: Gate, notify: Callable[[bytes], None] | None = None) -> None:
+    def __init__(self, gate: Gate, notify: Callable[[bytes], object] | None = None) -> None:
         self.gate = gate
         self.version = ""
+        self.client: Mapping[str, Any] = {}
+        self.capabilities: Mapping[str, Any] = {}
         self.in_flight: dict[wire.Id, Request] = {}
-        self.notify: Callable[[bytes], None] | None = None
-        self._shown: tuple[tuple[str, str], ...] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._ended = False
-        self._subscribed: list[Request] = []
-        self._listening: dict[wire.Id, Request] = {}
-        self._methods: dict[str, Handler] = {
-            "initialize": self._initialize,
-            "ping": self._ping,
-            "server/discover": self._discover,
-            LISTEN: self._listen,
-            "tools/list": self._list,
-            wire.CALL: self._call,
-        }
+        self.notify: Callable[[bytes], object] | None = None
+        self._callbacks: Callbacks | None = None
+        self._early: list[tuple[bytes, Flight | None, bool]] | None = None
+        self._subscriptions: Subscriptions | None = None
         if notify is not None:
             self.attach(notify)
 
-    def attach(self, notify: Callable[[bytes], None]) -> None:
-        """From now on notifications that belong to no request go there."""
+    def attach(self, notify: Callable[[bytes], object]) -> None:
+        """From now on messages that belong to no request go there."""
         self.notify = notify
-        self.gate.house.watch(self)
+        self.gate.house.watch(self.subscriptions)
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """What this client hears of without asking."""
+        if self._subscriptions is None:
+            self._subscriptions = Subscriptions(self.gate, lambda line: self._send(line, None))
+        return self._subscriptions
 
     # -- messages ------------------------------------------------------------------------------
 
@@ -81,19 +88,35 @@ class Session:
         """
         if message.id in self.in_flight:
             raise Malformed(wire.INVALID_REQUEST, "this id is in flight already", message.id)
-        handler = self._methods.get(message.method)
-        opened = message.modern or self.version or message.method in _OLD_ONLY
+        handler = self._handler(message)
+        opened = message.modern or self.version or message.method in {"initialize", "ping"}
         if not opened:
             params = {**message.params, "_meta": dict(message.meta)}
             wire.require_envelope({"method": message.method, "params": params, "id": message.id})
-        wrong_era = message.method in (_OLD_ONLY if message.modern else _MODERN_ONLY)
-        if handler is None or wrong_era:
-            name = printable(message.method)
-            raise Malformed(wire.METHOD_NOT_FOUND, f"method not found: {name}", message.id)
-        if message.progress_token is not None and message.flight.tell is not None:
-            message.flight.on_progress = _progress_to(message.flight.tell, message.progress_token)
+        if message.method in (_OLD_ONLY if message.modern else _MODERN_ONLY):
+            raise answers.no_method(message)
+        if self._early is not None and message.method not in {"initialize", "ping"}:
+            self._settle()
+        flight = message.flight
+        if flight.tell is not None and message.meta:
+            if message.progress_token is not None:
+                flight.on_progress = _progress_to(flight.tell, message.progress_token)
+            if message.modern and eras.LOG_LEVEL in message.meta:
+                flight.on_note = _log_to(flight.tell)
+        flight.rounds = message.modern and message.method in SUBJECTS
         self.in_flight[message.id] = message
         return handler
+
+    def _handler(self, message: Request) -> Handler:
+        if message.method in SUBJECTS:
+            return self._call
+        if (own := _METHODS.get(message.method)) is not None:
+            return own.__get__(self)  # type: ignore[no-any-return]
+        if (feature := features.METHODS.get(message.method)) is not None:
+            return lambda request: feature(self.gate, request)
+        servers = self.gate.house.generation.servers.values()
+        passed = any(message.method in server.about.methods for server in servers)
+        return self._call if passed else self._unknown
 
     async def answer(self, message: Request, handler: Handler) -> tuple[bytes | None, int]:
         """Answer a request that was admitted.
@@ -114,7 +137,8 @@ class Session:
         except Exception:  # noqa: BLE001 - a surprise is an answer too, and never a permit
             traceback.print_exc(file=sys.stderr)
             # A call may have been sent by then: a lost answer must not become a second execution.
-            data = {"outcome": "unknown", "retryable": False} if message.method == wire.CALL else None
+            called = handler == self._call
+            data = {"outcome": "unknown", "retryable": False} if called else None
             code = wire.INTERNAL_ERROR
             line = wire.error(message.id, code, "Guard failed; see its standard error", data)
         finally:
@@ -124,158 +148,149 @@ class Session:
     def hear(self, message: Notification | Response) -> None:
         """Take a notification, or the answer to a server's request."""
         if isinstance(message, Response):
-            return
-        if message.method == "notifications/cancelled":
+            if self._callbacks is not None:
+                self._callbacks.hear(message)
+        elif message.method == "notifications/initialized":
+            self._settle()
+        elif message.method == "notifications/cancelled":
             target = message.params.get("requestId")
             waiting = self.in_flight.get(target) if isinstance(target, str | int) else None
             # `True == 1`: a boolean must not call off request 1.
             if waiting is not None and type(waiting.id) is type(target):
                 waiting.flight.cancel()
+        elif message.method == "notifications/progress":
+            if self._callbacks is not None:
+                self._callbacks.progress(message.params)
+        elif message.method == "notifications/roots/list_changed" and self.version:
+            for server in self.gate.house.generation.servers.values():
+                server.tell(self, message.method)
 
     def finish(self) -> None:
         """Let subscriptions end gracefully: each is answered."""
-        self._ended = True
-        for message in self._subscribed:
-            message.flight.end(_GRACEFULLY)
+        self.subscriptions.finish()
 
     def close(self) -> None:
         """Call off whatever is under way."""
-        self.gate.house.unwatch(self)
+        if self._subscriptions is not None:
+            self._subscriptions.close()
+        if self._callbacks is not None:
+            self._callbacks.close()
         for message in list(self.in_flight.values()):
             message.flight.cancel()
-        for task in self._tasks:
-            task.cancel()
+        if self.version:
+            for server in self.gate.house.generation.servers.values():
+                server.leave(self)
+
+    # -- what servers say to a handshake-era client ----------------------------------------------
+
+    def told(self, method: str, params: bytes, flight: Flight | None) -> None:
+        """Pass a notification on; of what is out of sight by now, nothing."""
+        if method == ELICITED and not isinstance(self.capabilities.get("elicitation"), dict):
+            return
+        if not features.may_hear(self.gate, method, params):
+            return
+        self._send(wire.notification(method, orjson.Fragment(params)), flight, anywhere=method == _LOG)
+
+    def asked(self, method: str, params: bytes, answer: Answer, tell: Tell, flight: Flight | None) -> None:
+        """Pass a request on."""
+        if self._callbacks is None:
+            self._callbacks = Callbacks(lambda line, related: self._send(line, related, anywhere=True))
+        self._callbacks.ask(method, params, answer, flight, tell)
+
+    def _send(self, line: bytes, flight: Flight | None, *, anywhere: bool = False) -> bool:
+        """Send it on the stream of its request; else where the client listens; else, on any request's.
+
+        Before its handshake is done a client is told nothing: what servers say by then waits.
+        """
+        if self._early is not None:
+            if len(self._early) < MAX_EARLY:
+                self._early.append((line, flight, anywhere))
+            return len(self._early) < MAX_EARLY
+        if flight is not None and flight.tell is not None and not flight.cancelled:
+            flight.tell(line)
+            return True
+        if self.notify is not None and self.notify(line) is not False:
+            return True
+        if anywhere:
+            for message in reversed(self.in_flight.values()):
+                if message.flight.tell is not None:
+                    message.flight.tell(line)
+                    return True
+        return False
+
+    def _settle(self) -> None:
+        """The client's handshake is done."""
+        early, self._early = self._early, None
+        for line, flight, anywhere in early or ():
+            self._send(line, flight, anywhere=anywhere)
 
     # -- methods -------------------------------------------------------------------------------
 
     async def _call(self, message: Request) -> bytes | None:
-        if message.modern and message.flight.headers is not None:
-            self._check_mirrored(message, message.flight.headers)
         return await authorize(message, self.gate)
 
-    def _check_mirrored(self, message: Request, headers: Mapping[str, str]) -> None:
-        """`Mcp-Param-*` headers agree with the arguments, as far as the caller may know the tool."""
-        principal, house = self.gate.identify(), self.gate.house
-        found = house.generation.find(message.params["name"])
-        if found is None or message.fault is not None:
-            return
-        server, name = found
-        if not visible(principal, server.about.name, name, frozenset(), house.generation.policy):
-            return
-        catalog = server.link(principal).catalog
-        catalog.at(house.log.store.versions(principal.tenant))
-        if (schema := catalog.mirroring(name)) is not None:
-            wrong = eras.param_mismatch(schema, message.params.get("arguments", {}), headers)
-            if wrong is not None:
-                raise Malformed(eras.HEADER_MISMATCH, printable(wrong), message.id)
+    async def _unknown(self, message: Request) -> bytes:
+        """As a configured method that the caller may not see: nobody tells the two apart."""
+        self.gate.identify()
+        raise answers.no_method(message)
 
     async def _ping(self, message: Request) -> bytes:
         return wire.result(message.id, {})
 
     async def _initialize(self, message: Request) -> bytes:
         self.gate.identify()
-        asked = message.params.get("protocolVersion")
+        asked, declared, info = (
+            message.params.get(name) for name in ("protocolVersion", "capabilities", "clientInfo")
+        )
         if not isinstance(asked, str):
             raise Malformed(wire.INVALID_PARAMS, "protocolVersion is not a string", message.id)
-        instructions = await self._instructions()
-        self.version = asked if asked in eras.HANDSHAKE else eras.HANDSHAKE[0]
+        if not isinstance(declared, dict | None) or not isinstance(info, dict | None):
+            raise Malformed(wire.INVALID_PARAMS, "capabilities or clientInfo is not an object", message.id)
+        version = asked if asked in eras.HANDSHAKE else eras.HANDSHAKE[0]
+        if not self.version:
+            self.client, self.capabilities = info or features.NOBODY, declared or {}
+            self.version, self.gate.asker, self._early = version, self, []
+        found = await behind(self.gate.house, self.gate.identify(), self)
         about = {
             "protocolVersion": self.version,
-            "capabilities": {"tools": {"listChanged": True}, "extensions": _EXTENSIONS},
+            "capabilities": offers.capabilities(found.upstreams, modern=False),
             "serverInfo": served_by(self.gate.house),
         }
-        return wire.result(message.id, about | instructions)
+        return wire.result(message.id, {**about, **found.said})
 
     async def _discover(self, message: Request) -> bytes:
-        self.gate.identify()
-        instructions = await self._instructions()
+        found = await behind(self.gate.house, self.gate.identify(), None)
         about = {
             "supportedVersions": [*eras.MODERN, *eras.HANDSHAKE],
-            "capabilities": {"tools": {"listChanged": True}, "extensions": _EXTENSIONS},
+            "capabilities": offers.capabilities(found.upstreams, modern=True),
             "ttlMs": 0,
             "cacheScope": "private",
         }
         info = served_by(self.gate.house)
-        return wire.result(message.id, wire.stamped(about | instructions, info, modern=True))
-
-    async def _instructions(self) -> dict[str, str]:
-        try:
-            found = await listing(self.gate.house, self.gate.identify(), anew=False)
-        except Refused:
-            return {}
-        return {} if found.instructions is None else {"instructions": found.instructions}
+        return wire.result(message.id, wire.stamped({**about, **found.said}, info, modern=True))
 
     async def _list(self, message: Request) -> bytes:
         """The pinned tools that the caller may see; by credential and policy only, in a fixed order."""
-        if unknown := message.params.keys() - {"cursor"}:
-            name = printable(min(unknown))
-            raise Malformed(wire.INVALID_PARAMS, f"params.{name} is not part of tools/list", message.id)
-        if message.params.get("cursor") is not None:
-            raise Malformed(wire.INVALID_PARAMS, "the list has one page: no such cursor", message.id)
-        principal = self.gate.identify()
-        found = await listing(self.gate.house, principal, anew=True)
-        self._shown = found.digests
+        features.one_page(message)
+        found = await listing(self.gate.house, self.gate.identify(), self.gate.asker, anew=True)
+        if self.notify is not None:
+            self.subscriptions.showed(found.digests)
         caching = {"ttlMs": 0, "cacheScope": "private"} if message.modern else {}
         value = {"tools": list(found.tools.values()), **caching}
         info = served_by(self.gate.house)
         return wire.result(message.id, wire.stamped(value, info, modern=message.modern))
 
-    # -- what changes --------------------------------------------------------------------------
-
     async def _listen(self, message: Request) -> bytes | None:
-        """A subscription: Guard tells of changed tools, and of nothing else (2026-07-28, Subscriptions)."""
-        wanted, tell = message.params.get("notifications"), message.flight.tell
-        if not isinstance(wanted, dict) or message.params.keys() - {"notifications"}:
-            raise Malformed(
-                wire.INVALID_PARAMS, "params has `notifications`, an object, and no more", message.id
-            )
-        if tell is None:
-            raise Malformed(wire.INVALID_REQUEST, "a subscription needs a stream to answer on", message.id)
-        self._shown = await self._visible()
-        about = {"_meta": {_SUBSCRIPTION: message.id}}
-        honoured = {"toolsListChanged": True} if wanted.get("toolsListChanged") is True else {}
-        tell(
-            wire.notification(
-                "notifications/subscriptions/acknowledged", {**about, "notifications": honoured}
-            )
-        )
-        message.flight.ending = asyncio.get_running_loop().create_future()
-        if message.flight.cancelled or self._ended:
-            message.flight.end(_GRACEFULLY)
-        self._subscribed.append(message)
-        if honoured:
-            self._listening[message.id] = message
-            self.gate.house.watch(self)
-        try:
-            await message.flight.ending
-        finally:
-            self._subscribed.remove(message)
-            self._listening.pop(message.id, None)
-        return wire.result(message.id, {"resultType": "complete", **about})
+        return await self.subscriptions.listen(message)
 
-    def tools_changed(self) -> None:
-        """They may have: tell the client, if what it may see did."""
-        if self._shown is not None and (self._listening or (self.version and self.notify is not None)):
-            task = asyncio.ensure_future(self._tell_if_changed())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
 
-    async def _tell_if_changed(self) -> None:
-        before = self._shown
-        try:
-            self._shown = await self._visible()
-        except Refused:
-            return
-        if self._shown == before:
-            return
-        if self.version and self.notify is not None:
-            self.notify(wire.notification(_CHANGED, {}))
-        for message in self._listening.values():
-            if message.flight.tell is not None:
-                message.flight.tell(wire.notification(_CHANGED, {"_meta": {_SUBSCRIPTION: message.id}}))
-
-    async def _visible(self) -> tuple[tuple[str, str], ...]:
-        return (await listing(self.gate.house, self.gate.identify(), anew=False)).digests
+_METHODS: Final[Mapping[str, Any]] = {
+    "initialize": Session._initialize,  # noqa: SLF001 - its own table
+    "ping": Session._ping,  # noqa: SLF001
+    "server/discover": Session._discover,  # noqa: SLF001
+    LISTEN: Session._listen,  # noqa: SLF001
+    "tools/list": Session._list,  # noqa: SLF001
+}
 
 
 def _progress_to(tell: Callable[[bytes], None], token: wire.Id) -> Callable[[dict[str, Any]], None]:
@@ -283,3 +298,11 @@ def _progress_to(tell: Callable[[bytes], None], token: wire.Id) -> Callable[[dic
         tell(wire.notification("notifications/progress", {**params, "progressToken": token}))
 
     return on_progress
+
+
+def _log_to(tell: Callable[[bytes], None]) -> Callable[[str, bytes], None]:
+    def on_note(method: str, params: bytes) -> None:
+        if method == _LOG:
+            tell(wire.notification(method, orjson.Fragment(params)))
+
+    return on_note

@@ -13,14 +13,16 @@ from typing import Final
 
 from guard.core.canonical import sha256
 from guard.core.model import Conversation, Principal
+from guard.proxy.resumption import Stream, Streams
 from guard.proxy.server import Session
-from guard.proxy.sse import Outbox
 from guard.proxy.world import random_id
 
 QUIET_SECONDS: Final = 1800.0
 """A principal's calls without a conversation id belong together until it was quiet so long."""
 SWEEP_SECONDS: Final = 30.0
 
+_REQUEST: Final = b'{"jsonrpc":"2.0","id":'
+"""How Guard writes a request."""
 _Key = tuple[str, str, str]
 
 
@@ -31,26 +33,46 @@ class Held:
     Attributes:
         owner: the principal's key.
         session: what answers.
-        outbox: the open GET stream, None while there is none.
+        streams: what its client can take up again.
+        listening: the stream for what belongs to no request, None before the first one.
         used: seconds, of a clock that only goes forward.
     """
 
     id: str
     owner: _Key
     session: Session
-    outbox: Outbox | None = field(default=None, repr=False)
+    streams: Streams = field(repr=False)
+    listening: Stream | None = field(default=None, repr=False)
     used: float = 0.0
 
-    def notify(self, line: bytes) -> None:
-        """Send a notification on the GET stream, if there is one."""
-        if self.outbox is not None:
-            self.outbox.put(line)
+    def notify(self, line: bytes) -> bool:
+        """Send a message that belongs to no request. Returns whether it was sent, or is kept.
+
+        A request is not kept: a server waits for its answer, and another stream may be there for it.
+        """
+        stream = self.listening
+        if stream is None or not (stream.live or not line.startswith(_REQUEST)):
+            return False
+        stream.tell(line)
+        return True
+
+    @property
+    def listens(self) -> bool:
+        """Whether its client listens."""
+        return self.listening is not None and self.listening.live
 
     def close(self) -> None:
         """End the session: what is under way is called off."""
         self.session.close()
-        if self.outbox is not None:
-            self.outbox.end()
+        self.hang_up()
+        self.streams.close()
+
+    def hang_up(self) -> None:
+        """End the stream for what belongs to no request."""
+        stream, self.listening = self.listening, None
+        if stream is not None:
+            stream.finish(None)
+            self.streams.drop(stream)
 
 
 class Sessions:
@@ -60,7 +82,12 @@ class Sessions:
         most: sessions that one principal may have; the idlest of its own makes room for another.
         idle_seconds: how long an unused one is held.
         clock: seconds, only forward.
+
+    Attributes:
+        suffix: how each session's id ends.
     """
+
+    suffix = ""
 
     def __init__(self, most: int, idle_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.most = most
@@ -80,7 +107,7 @@ class Sessions:
         own = [held for held in self._held.values() if held.owner == principal.key]
         for idlest in sorted(own, key=lambda held: held.used)[: max(0, len(own) + 1 - self.most)]:
             self._drop(idlest)
-        held = Held(id_, principal.key, session, used=self._clock())
+        held = Held(id_, principal.key, session, Streams(self._clock), used=self._clock())
         session.attach(held.notify)
         self._held[id_] = held
         return held
@@ -127,7 +154,8 @@ class Sessions:
             return
         self._swept = now
         for held in [*self._held.values()]:
-            busy = held.outbox is not None or held.session.in_flight
+            held.streams.sweep()
+            busy = held.listens or held.session.in_flight
             if not busy and now - held.used >= self.idle_seconds:
                 self._drop(held)
         self._inferred = {
@@ -135,7 +163,7 @@ class Sessions:
         }
 
 
-def new_session() -> tuple[str, Conversation]:
+def new_session(suffix: str = "") -> tuple[str, Conversation]:
     """A session's id, and the conversation that it is: the id itself is never written down."""
-    id_ = random_id()
+    id_ = random_id() + suffix
     return id_, Conversation(f"session-{sha256(id_.encode())[:22]}", "session")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import Final
 
 from guard.proxy.lines import MAX_MESSAGE
 
 CONTENT_TYPE: Final = "text/event-stream"
-MAX_WAITING: Final = 256
-"""Messages that wait for a reader; of bytes, as many as one message may have."""
+MAX_ID: Final = 1024
+"""Bytes of an event's id."""
 KEEP_ALIVE: Final = b":\r\n\r\n"
 _END: Final = re.compile(rb"\r\n|\n|\r")
+_NUMBER: Final = re.compile(rb"[0-9]{1,9}")
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -23,10 +23,17 @@ class TooLarge(Exception):
 class Events:
     """Cut a byte stream into the data of its events, holding at most `limit` bytes of one.
 
-    Only the data of `message` events counts here; ids, retry times and comments do not.
+    Only the data of `message` events is given.
+
+    Attributes:
+        last_id: the id of the last event that was whole, b"" for none; one too long to be sent is none.
+        retry: milliseconds that the server wants its clients to wait before they come back, None for none.
     """
 
-    def __init__(self, limit: int = MAX_MESSAGE) -> None:
+    def __init__(self, limit: int = MAX_MESSAGE, *, retry: int | None = None) -> None:
+        self.last_id = b""
+        self.retry = retry
+        self._id = b""
         self._limit = limit
         self._rest = bytearray()
         self._data = bytearray()  # each line with its newline
@@ -62,6 +69,7 @@ class Events:
     def _line(self, line: bytes) -> bytes | None:
         if not line:
             data, message = bytes(self._data[:-1]), self._message
+            self.last_id = self._id
             self._data, self._message = bytearray(), True
             return data if data and message else None
         name, _, value = line.partition(b":")
@@ -72,44 +80,15 @@ class Events:
                 raise TooLarge
         elif name == b"event":
             self._message = value in {b"", b"message"}
+        elif name == b"id":
+            if b"\0" not in value:
+                self._id = value if len(value) <= MAX_ID else b""
+        elif name == b"retry" and _NUMBER.fullmatch(value):
+            self.retry = int(value)
         return None
 
 
-def event(line: bytes) -> bytes:
+def event(line: bytes, id_: bytes = b"") -> bytes:
     """One message, written on one line, as an event."""
-    return b"event: message\r\ndata: " + line.rstrip(b"\n") + b"\r\n\r\n"
-
-
-class Outbox:
-    """Events that wait for a stream's reader; of more than it holds, the newest are dropped."""
-
-    def __init__(self, most: int = MAX_WAITING) -> None:
-        self._most = most
-        self._lines: list[bytes] = []
-        self._bytes = 0
-        self._more = asyncio.Event()
-        self.ended = False
-
-    def put(self, line: bytes) -> None:
-        """Add one message, written on one line. A reader that is too slow misses it."""
-        fits = not self._lines or self._bytes + len(line) <= MAX_MESSAGE
-        if not self.ended and len(self._lines) < self._most and fits:
-            self._lines.append(line)
-            self._bytes += len(line)
-            self._more.set()
-
-    def end(self) -> None:
-        """Nothing more comes."""
-        self.ended = True
-        self._more.set()
-
-    def take(self) -> bytes:
-        """Everything that waits, as events."""
-        lines, self._lines, self._bytes = self._lines, [], 0
-        if not self.ended:
-            self._more.clear()
-        return b"".join(event(line) for line in lines)
-
-    async def wait(self) -> None:
-        """Until there is something to take, or nothing more comes."""
-        await self._more.wait()
+    head = b"id: " + id_ + b"\r\nevent: message\r\ndata: " if id_ else b"event: message\r\ndata: "
+    return head + line.rstrip(b"\n") + b"\r\n\r\n"

@@ -7,7 +7,7 @@ import contextlib
 import os
 import stat
 from threading import Thread
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from guard.proxy import wire
 from guard.proxy.lines import LineBuffer
@@ -37,6 +37,7 @@ class Pipes(asyncio.Protocol):
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.session = Session(gate, self._write)
         self._lines = LineBuffer()
+        self._lines_out: list[bytes] = []
         self._reader: asyncio.ReadTransport | None = None
         self._writer: asyncio.WriteTransport | None = None
         self._flushed = asyncio.Event()
@@ -77,6 +78,7 @@ class Pipes(asyncio.Protocol):
         """Write what is left, then let go."""
         if self._reader is not None:
             self._reader.close()
+        self._flush()
         if self._writer is not None:
             self._writer.close()
             with contextlib.suppress(TimeoutError):
@@ -89,8 +91,15 @@ class Pipes(asyncio.Protocol):
             self.closed.set_result(None)
 
     def _write(self, line: bytes) -> None:
-        if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(line)
+        """Send it with whatever else comes in this turn of the loop: one write is dearer than many lines."""
+        if not self._lines_out:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._lines_out.append(line)
+
+    def _flush(self) -> None:
+        lines, self._lines_out = self._lines_out, []
+        if lines and self._writer is not None and not self._writer.is_closing():
+            self._writer.write(b"".join(lines))
 
     # -- messages ------------------------------------------------------------------------------
 
@@ -105,7 +114,7 @@ class Pipes(asyncio.Protocol):
                 task = asyncio.ensure_future(self._answer(message, handler))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-            else:
+            elif message is not None:
                 self.session.hear(message)
         except Malformed as fault:
             self._write(wire.error(fault.id, fault.code, fault.message, fault.data))
@@ -123,10 +132,9 @@ class Pipes(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client's end is there."""
-        assert isinstance(transport, asyncio.ReadTransport)  # noqa: S101 - asyncio's contract
-        self._reader = transport
+        self._reader = cast("asyncio.ReadTransport", transport)  # uvloop's is one in all but name
         if self._holds > 0:
-            transport.pause_reading()
+            self._reader.pause_reading()
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""

@@ -16,7 +16,7 @@ import orjson
 from guard.core.canonical import MAX_SAFE_INTEGER, NotIJson, NotJson, read
 from guard.core.diagnosis import diagnose
 from guard.core.errors import printable
-from guard.core.model import ARTIFACT_META, CONVERSATION_META
+from guard.core.model import ARTIFACT_META, CONVERSATION_META, SUBJECTS
 from guard.proxy import eras
 from guard.proxy.endings import Flight
 
@@ -26,18 +26,27 @@ METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603
 NOT_AUTHENTICATED: Final = 4401
+DENIED: Final = 4403
 OVERLOADED: Final = 4429
+LOST: Final = 4504
 """Guard's own codes lie outside -32768..-32000, which JSON-RPC and MCP keep for themselves."""
 
 MAX_NAME: Final = 256
 MAX_ID: Final = 256
+MAX_URI: Final = 8192
 MAX_DIAGNOSED: Final = 1024 * 1024
 """Bytes of a faulty message that the slow reader looks at."""
 MAX_POINTER: Final = 200
 TRACE_KEYS: Final = ("traceparent", "tracestate", "baggage")
 CALL: Final = "tools/call"
-_CALL_MEMBERS: Final = frozenset({"name", "arguments", "_meta"})
-_LATER_MEMBERS: Final = frozenset({"inputResponses", "requestState", "task"})
+_MEMBERS_OF: Final[Mapping[str, frozenset[str]]] = {
+    "tools/call": frozenset({"name", "arguments"}),
+    "prompts/get": frozenset({"name", "arguments"}),
+    "resources/read": frozenset({"uri"}),
+}
+_ROUND_MEMBERS: Final = frozenset({"inputResponses", "requestState"})
+"""What a 2026-07-28 client adds when it answers a request for input (multi round-trip requests)."""
+_LATER_MEMBERS: Final = frozenset({"task"})
 _MEMBERS: Final = frozenset({"jsonrpc", "id", "method", "params"})
 _ARGUMENTS: Final = "/params/arguments"
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -121,8 +130,10 @@ class Response:
     is_error: bool = False
 
 
-def read_message(line: bytes, headers: Mapping[str, str] | None = None) -> Request | Notification | Response:
-    """Read one message from the client.
+def read_message(
+    line: bytes, headers: Mapping[str, str] | None = None
+) -> Request | Notification | Response | None:
+    """Read one message from the client; None for a response that is none: nobody answers an answer.
 
     Args:
         line: the message.
@@ -140,17 +151,27 @@ def read_message(line: bytes, headers: Mapping[str, str] | None = None) -> Reque
     id_ = body.get("id")
     answerable = id_ if _is_id(id_) and (fault is None or fault.pointer != "/id") else None
     inside = _fault_of_arguments(body, fault)
+    if answerable is not None and "method" not in body and ("result" in body or "error" in body):
+        return _response(body, answerable, fault)
     if fault is not None and inside is None:
         where = printable(fault.pointer[:MAX_POINTER])
         raise Malformed(INVALID_REQUEST, f"not I-JSON: {fault.what} at {where or 'the top'}", answerable)
     if body.get("jsonrpc") != "2.0":
         raise Malformed(INVALID_REQUEST, 'jsonrpc is not "2.0"', answerable)
     if "method" not in body:
-        if answerable is not None and ("result" in body) != ("error" in body):
-            name = "result" if "result" in body else "error"
-            return Response(answerable, body[name], is_error=name == "error")
+        if "result" in body or "error" in body:
+            return None
         raise Malformed(INVALID_REQUEST, "neither a request nor a response", answerable)
     return _understood(body, answerable, inside, headers)
+
+
+def _response(body: dict[str, Any], id_: Id, fault: NotIJson | None) -> Response:
+    """An answer to a server; one that is none is an error, or the server would wait for another."""
+    if fault is None and body.get("jsonrpc") == "2.0" and ("result" in body) != ("error" in body):
+        name = "result" if "result" in body else "error"
+        return Response(id_, body[name], is_error=name == "error")
+    what = "its client's answer is not a JSON-RPC 2.0 response in I-JSON"
+    return Response(id_, {"code": INTERNAL_ERROR, "message": what}, is_error=True)
 
 
 def _understood(
@@ -176,8 +197,8 @@ def _understood(
     if modern:
         require_envelope(body, headers)
     rest = {name: value for name, value in params.items() if name != "_meta"}
-    if method == CALL:
-        _check_call(rest, id_)
+    if method in SUBJECTS:
+        _check_subject(method, rest, id_, modern=modern)
     return Request(id_, method, rest, meta, modern, fault)
 
 
@@ -198,14 +219,25 @@ def require_envelope(body: Mapping[str, Any], headers: Mapping[str, str] | None 
         raise Malformed(code, message, body.get("id"), data)
 
 
-def _check_call(params: dict[str, Any], id_: Id) -> None:
-    if not _is_name(params.get("name")):
-        raise Malformed(INVALID_PARAMS, f"name is not a string of 1 to {MAX_NAME} printable characters", id_)
+def _check_subject(method: str, params: dict[str, Any], id_: Id, *, modern: bool) -> None:
+    """The params of what reads or acts: no member but those that are understood, each of its type."""
+    member = SUBJECTS[method][1]
+    limit = MAX_NAME if member == "name" else MAX_URI
+    if not _is_name(params.get(member), limit):
+        what = f"{member} is not a string of 1 to {limit} printable characters"
+        raise Malformed(INVALID_PARAMS, what, id_)
     if not isinstance(params.get("arguments", {}), dict):
         raise Malformed(INVALID_PARAMS, "arguments is not an object", id_)
-    if unknown := params.keys() - _CALL_MEMBERS:
+    known = _MEMBERS_OF[method]
+    if len(params) > 1 and (unknown := params.keys() - known):
+        if modern and unknown <= _ROUND_MEMBERS:
+            if not isinstance(params.get("inputResponses", {}), dict):
+                raise Malformed(INVALID_PARAMS, "inputResponses is not an object", id_)
+            if not isinstance(params.get("requestState", ""), str):
+                raise Malformed(INVALID_PARAMS, "requestState is not a string", id_)
+            return
         name = min(unknown)
-        why = "is not supported yet" if name in _LATER_MEMBERS else "is not part of tools/call"
+        why = "is not supported yet" if name in _LATER_MEMBERS else f"is not part of {method}"
         raise Malformed(INVALID_PARAMS, f"params.{printable(name)[:MAX_NAME]} {why}", id_)
 
 
@@ -239,8 +271,10 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= MAX_ID
 
 
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value == printable(value)
+def _is_name(value: Any, limit: int = MAX_NAME) -> bool:
+    if not isinstance(value, str) or not 0 < len(value) <= limit:
+        return False
+    return value.isprintable() if value.isascii() else value == printable(value)
 
 
 def result(id_: Id, value: Any) -> bytes:
@@ -256,17 +290,22 @@ def error(id_: Id | None, code: int, message: str, data: Any = None) -> bytes:
     return orjson.dumps({"jsonrpc": "2.0", "id": id_, "error": body}) + b"\n"
 
 
+def failure(id_: Id, value: Any) -> bytes:
+    """An error response with this error object, one line."""
+    return orjson.dumps({"jsonrpc": "2.0", "id": id_, "error": value}) + b"\n"
+
+
 def error_of(id_: Id, raw: bytes) -> bytes:
     """An error response whose error object is passed unchanged."""
     return orjson.dumps({"jsonrpc": "2.0", "id": id_, "error": orjson.Fragment(raw)}) + b"\n"
 
 
-def notification(method: str, params: Mapping[str, Any]) -> bytes:
+def notification(method: str, params: Mapping[str, Any] | orjson.Fragment) -> bytes:
     """A notification, one line."""
     return orjson.dumps({"jsonrpc": "2.0", "method": method, "params": params}) + b"\n"
 
 
-def request(id_: Id, method: str, params: Mapping[str, Any]) -> bytes:
+def request(id_: Id, method: str, params: Mapping[str, Any] | orjson.Fragment) -> bytes:
     """A request, one line."""
     return orjson.dumps({"jsonrpc": "2.0", "id": id_, "method": method, "params": params}) + b"\n"
 

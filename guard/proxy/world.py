@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
 
 from guard.artifact.grant import Grant
 from guard.artifact.verify import ArtifactRefused, VerifiedGrant
@@ -13,6 +13,7 @@ from guard.core.canonical import b64, sha256
 from guard.core.errors import Reason, Refused
 from guard.core.model import (
     CONVERSATION_META,
+    SUBJECTS,
     Allow,
     Call,
     Conversation,
@@ -20,8 +21,10 @@ from guard.core.model import (
     Deny,
     Facts,
     Parent,
+    Pin,
     Principal,
     Tool,
+    subject,
 )
 from guard.lineage.store import (
     CONTAINMENT,
@@ -33,11 +36,13 @@ from guard.lineage.store import (
 from guard.policy.decide import decide, visible
 from guard.proxy import answers, records, wire
 from guard.proxy.answers import Served
+from guard.proxy.asker import Asker
+from guard.proxy.bound import Bound, bound_to, check_mirrored, params_for, sees, server_named, trail_of
 from guard.proxy.endings import Ending, Failed
 from guard.proxy.house import Generation, House
 from guard.proxy.links import Link, ToolServer
 from guard.proxy.listing import served_by
-from guard.proxy.upstream import Upstream
+from guard.proxy.shelves import Shelves
 
 OBLIGATIONS: Final = frozenset({"observed"})
 """What this enforcement point can do: mark artifact and entry as observed."""
@@ -50,27 +55,6 @@ def random_id() -> str:
     return b64(os.urandom(ID_BYTES))
 
 
-@dataclass(slots=True)
-class Trail:
-    """What becomes known of a call on its way.
-
-    Attributes:
-        conversation: the log's own id of its conversation, once its grant stands.
-    """
-
-    conversation: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Bound(Call):
-    """A call, with the generation that it was bound in and the server that it would be sent to."""
-
-    generation: Generation | None = None
-    server: ToolServer | None = None
-    upstream: Upstream | None = None
-    trail: Trail = field(default_factory=Trail, compare=False, repr=False)
-
-
 class Gate:
     """The world of one client.
 
@@ -79,12 +63,24 @@ class Gate:
         identify: makes a Principal of the credential that came with the launch or the request;
             raises Refused. Nothing in a message has a say.
         conversation: where calls belong that name no conversation.
+        seen: who it was a moment ago, where the transport had to ask already.
+
+    Attributes:
+        asker: the client itself, once it shook hands; None for 2026-07-28, which has no sessions.
     """
 
-    def __init__(self, house: House, identify: Callable[[], Principal], conversation: Conversation) -> None:
+    def __init__(
+        self,
+        house: House,
+        identify: Callable[[], Principal],
+        conversation: Conversation,
+        seen: Principal | None = None,
+    ) -> None:
         self.house = house
         self.conversation = conversation
+        self.asker: Asker | None = None
         self._identify = identify
+        self._seen = seen
         self._issuer = house.issuer
         self._log = house.log
         self._clock = house.clock
@@ -93,6 +89,9 @@ class Gate:
 
     def identify(self, message: wire.Request | None = None) -> Principal:  # noqa: ARG002 - the transport says who
         """Who asks. Nothing in the message has a say."""
+        if (seen := self._seen) is not None:
+            self._seen = None  # good for one time: `bind` asks again, after it read the versions
+            return seen
         return self._identify()
 
     async def bind(self, message: wire.Request, principal: Principal) -> Call:
@@ -100,7 +99,7 @@ class Gate:
         for _ in range(MAX_REBINDS):
             before = self.house.generation
             try:
-                server, name, link = await self._find(before, message.params["name"], principal)
+                server, name, link = await self._find(before, message, principal)
             except Refused:
                 if self.house.generation is before:
                     raise
@@ -122,12 +121,19 @@ class Gate:
             await self.house.adopt(principal.tenant, generation.policy)
         else:
             raise Refused(Reason.CONTENDED, "the configuration changes faster than calls can be bound")
-        if self.identify(message) != principal:  # asked after the versions were read, or step 6 sees no move
+        again = self.identify(message)  # after the versions were read, or step 6 sees no move
+        if again is not principal and again != principal:
             raise Refused(Reason.UNEXPECTED, "the credential changed its meaning")
-        tool = Tool(about, name)
-        if link is not None:
+        kind = subject(message.method, message.params)[0]
+        if kind != "tool":
+            tool = Tool(about, name, pin=Pin.MATCHES if link else Pin.ABSENT, kind=kind)
+        elif link is not None:
             link.catalog.at(snapshot.versions)
             tool = link.catalog.tool(name)
+            if message.flight.headers is not None and message.modern:
+                check_mirrored(message, link.catalog.mirroring(name), message.flight.headers)
+        else:
+            tool = Tool(about, name)
         now = self._clock()
         facts = Facts(
             now=now,
@@ -137,13 +143,13 @@ class Gate:
             contained=snapshot.contained,
             versions=snapshot.versions,
         )
-        return Bound(
+        call = Bound(
             id=random_id(),
             principal=principal,
             tool=tool,
             audience=server.about.audience if server else "",
             method=message.method,
-            params=_params(message, name),
+            params=params_for(message, name),
             conversation=conversation,
             facts=facts,
             fault=message.fault,
@@ -153,19 +159,29 @@ class Gate:
             server=server,
             upstream=link.upstream if link else None,
         )
+        if "requestState" in call.params and call.method in SUBJECTS:  # any other method's is its own
+            state = self.house.seal.open(call.params["requestState"], call)
+            call = replace(call, params={**call.params, "requestState": state})
+        return call
 
     async def _find(
-        self, generation: Generation, exposed: str, principal: Principal
+        self, generation: Generation, message: wire.Request, principal: Principal
     ) -> tuple[ToolServer | None, str, Link | None]:
-        """The server, its own name for the tool, and a running link; None where it is not to be asked.
+        """The server, its own name for what is asked, and a running link; None where it is not to be asked.
 
-        Nobody starts or waits for a server by naming a tool that is out of their sight.
+        Nobody starts or waits for a server by naming what is out of their sight.
         """
-        server, name = generation.find(exposed) or (None, exposed)
-        if server is None or not visible(principal, server.about.name, name, frozenset(), generation.policy):
+        kind, exposed = subject(message.method, message.params)
+        if kind == "resource":
+            server, name = await Shelves(generation, principal, self.asker).owner(exposed), exposed
+        else:
+            server, name = server_named(generation, kind, exposed)
+        if server is None or not visible(
+            principal, server.about.name, name, frozenset(), generation.policy, kind=kind
+        ):
             return server, name, None
-        link = server.link(principal)
-        await link.fresh()
+        link = server.link(principal, self.asker)
+        await (link.fresh() if kind == "tool" else link.ready())
         return server, name, link
 
     def _conversation(self, message: wire.Request, generation: Generation) -> Conversation:
@@ -204,42 +220,44 @@ class Gate:
         """Sign, unless the decision asks for what this enforcement point cannot do."""
         if not OBLIGATIONS.issuperset(allow.obligations):
             raise Refused(Reason.UNKNOWN_OBLIGATION, "an obligation that Guard does not know")
-        ref = _bound(call)[0].policy.ref
+        ref = bound_to(call)[0].policy.ref
         return self._issuer.issue(call, allow, ref, now=call.facts.now // 1000, jti=random_id())
 
     # -- 6, 9 ----------------------------------------------------------------------------------
 
     async def record(self, call: Call, allow: Allow, grant: Grant) -> bool:
         """Make the grant durable, if nothing moved under the decision."""
-        generation, server = _bound(call)
+        generation, server = bound_to(call)
         versions, policy = call.facts.versions, generation.policy.ref
-        transaction = records.granted(
-            call, allow, grant, policy, now=self._clock(), instance=self.house.instance
-        )
+        pins = pins_version(server.about.name)
         expects = {
             CONTAINMENT: versions.get(CONTAINMENT, 0),
             REVOCATION: versions.get(REVOCATION, 0),
             policy.versioned: policy.version,
-            pins_version(server.about.name): versions.get(pins_version(server.about.name), 0),
+            pins: versions.get(pins, 0),
         }
-        outcome = await self._log.commit(replace(transaction, expects=expects))
+        outcome = await self._log.commit(
+            records.granted(
+                call, allow, grant, policy, now=self._clock(), instance=self.house.instance, expects=expects
+            )
+        )
         if isinstance(outcome, Moved):
             return False
         if isinstance(outcome, Conflict):
             raise Refused(Reason.UNEXPECTED, outcome.what)
-        _trail(call).conversation = outcome.conversation
+        trail_of(call).conversation = outcome.conversation
         self.house.decisions["allow"] += 1
         return True
 
     async def end(self, call: Call, ending: Ending) -> None:
         """Give the grant its one ending. Waited for where nothing was sent, or under `strict`."""
-        conversation = _trail(call).conversation
+        conversation = trail_of(call).conversation
         transaction = records.ended(call, ending, conversation, now=self._clock())
         if isinstance(ending, Failed):
             if isinstance(await self._log.commit(transaction), Conflict):
                 # `record` failed before anything stood: there is an attempt, and no grant to end.
                 await self._commit_denied(call, Deny(ending.reason))
-        elif _bound(call)[0].strict:
+        elif bound_to(call)[0].strict:
             await self._log.commit(transaction)
         else:
             self._log.enqueue(transaction)
@@ -252,7 +270,7 @@ class Gate:
 
     def verify(self, grant: Grant, call: Call) -> VerifiedGrant:
         """Check the artifact as a stranger would: public keys only."""
-        return _bound(call)[1].about.verifier.verify(
+        return bound_to(call)[1].about.verifier.verify(
             grant.token,
             call.method,
             call.params,
@@ -275,63 +293,57 @@ class Gate:
             return None
         upstream = call.upstream if isinstance(call, Bound) else None
         served = Served(served_by(self.house), modern=upstream is not None and upstream.modern)
-        return answers.ending(message, call.id, ending, server=served)
+        return answers.ending(
+            message,
+            call.id,
+            ending,
+            server=served,
+            seal=lambda state: self.house.seal.seal(state, call),
+            kind=call.tool.kind,
+        )
 
     async def refuse(
         self, message: wire.Request, principal: Principal, call: Call | None, deny: Deny
     ) -> bytes | None:
-        """Record the attempt and say no. A record that fails changes nothing about the no."""
+        """Record the attempt and say no. A record that fails changes nothing about the no.
+
+        Raises:
+            Malformed: to the caller there is no such method, configured or not.
+        """
         if call is None:
             call = self._attempt(message, principal)
+        unknown = call.tool.kind == "method" and not sees(principal, call)
         # Counted as it is told: the counts are shown to anybody, and what is out of sight stays so.
-        self.house.decisions[answers.told(deny.reason)] += 1
+        if not unknown:
+            self.house.decisions[answers.told(deny.reason, call.tool.kind)] += 1
         try:
             await self._commit_denied(call, deny)
         except Refused as refusal:
             deny = replace(deny, reason=refusal.reason, rule="", pointer="")
+        if unknown:
+            raise answers.no_method(message)
         if message.flight.cancelled:
             return None
         server = call.server if isinstance(call, Bound) else None
         command = server.about.pin_command(principal.tenant) if server else ""
         served = Served(served_by(self.house), modern=False)
-        return answers.denial(message, call.id, deny, server=served, pin_command=command)
+        return answers.denial(message, call.id, deny, server=served, pin_command=command, kind=call.tool.kind)
 
     def _attempt(self, message: wire.Request, principal: Principal) -> Call:
         """What is known of a call that could not be bound."""
         generation = self.house.generation
-        server, name = generation.find(message.params["name"]) or (None, message.params["name"])
+        kind, exposed = subject(message.method, message.params)
+        server, name = server_named(generation, kind, exposed)
         return Bound(
             id=random_id(),
             principal=principal,
-            tool=Tool(server.about.name if server else "", name),
+            tool=Tool(server.about.name if server else "", name, kind=kind),
             audience=server.about.audience if server else "",
             method=message.method,
-            params=_params(message, name),
+            params=params_for(message, name),
             conversation=self._conversation(message, generation),
             facts=Facts(now=self._clock()),
             fault=message.fault,
             generation=generation,
             server=server,
         )
-
-
-def _bound(call: Call) -> tuple[Generation, ToolServer]:
-    """What the call was bound to.
-
-    Raises:
-        Refused: UNEXPECTED; it was bound to no server, so nothing may be granted.
-    """
-    if not isinstance(call, Bound) or call.generation is None or call.server is None:
-        raise Refused(Reason.UNEXPECTED, "the call is bound to no server")
-    return call.generation, call.server
-
-
-def _trail(call: Call) -> Trail:
-    return call.trail if isinstance(call, Bound) else Trail()
-
-
-def _params(message: wire.Request, name: str) -> Mapping[str, Any]:
-    """The params as they would be sent: the server's own name for the tool, all else as judged."""
-    if message.fault:
-        return {"name": name}
-    return message.params if message.params["name"] == name else {**message.params, "name": name}

@@ -35,6 +35,7 @@ from artifacts import call as bound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from guard.artifact import grant as grant_module
 from guard.artifact import verify as verify_module
 from guard.artifact.grant import Grant, Issuer
 from guard.artifact.replay import MemoryReplay
@@ -236,6 +237,26 @@ def test_a_credential_and_a_conversation_have_their_own_names() -> None:
     conversation = named(issue(bound(conversation="c-2")))
     assert [a == b for a, b in zip(base, key, strict=True)] == [True, False, True]
     assert [a == b for a, b in zip(base, conversation, strict=True)] == [True, True, False]
+
+
+@given(st.lists(st.tuples(*[st.sampled_from("ab")] * 5), min_size=1, max_size=12))
+def test_a_name_that_is_remembered_is_the_one_that_would_be_made(asked: list[tuple[str, ...]]) -> None:
+    """An issuer that has named others before gives the same names as one that never has."""
+    old = issuer()
+    for tenant, subject, credential, audience, conversation in asked:
+        who = Principal(tenant, "api-key", subject, "payer", credential=credential)
+        one = bound(principal=who, audience=audience, conversation=conversation)
+        grants = [by.issue(one, PERMIT, POLICY, now=NOW, jti=JTI) for by in (old, issuer(), old)]
+        assert len({grant.token for grant in grants}) == 1
+
+
+def test_what_an_issuer_remembers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More conversations than are remembered, and no more names are."""
+    monkeypatch.setattr(grant_module, "MAX_NAMES", 16)
+    signer = issuer()
+    for n in range(100):
+        signer.issue(bound(conversation=f"c-{n}"), PERMIT, POLICY, now=NOW, jti=JTI)
+    assert signer._pairwise.cache_info().currsize == 16
 
 
 def test_without_the_secret_nobody_computes_a_name() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
 from typing import Any
@@ -208,6 +209,32 @@ def test_base64url_has_one_spelling(data: bytes) -> None:
     text = b64(data)
     assert unb64(text) == data
     assert not set(text) & set("+/=")
+
+
+@given(st.text("AEQgwZaz09-_+/=.\n ", max_size=12) | st.text(max_size=8))
+@example("AAAA=")
+@example("=")
+@example("A===")
+def test_base64url_is_read_as_a_slow_reader_reads_it(text: str) -> None:
+    """What is taken is what comes out again, written by the standard library; nothing else is."""
+    try:
+        padded = text.encode("ascii") + b"=" * (-len(text) % 4)
+        slow = base64.urlsafe_b64decode(padded)
+        good = base64.urlsafe_b64encode(slow).decode().rstrip("=") == text
+    except ValueError:
+        good = False
+    if good:
+        assert unb64(text) == slow
+    else:
+        with pytest.raises(ValueError, match=r".*"):
+            unb64(text)
+
+
+@pytest.mark.parametrize("text", [7, None, b"AAAA", ["AAAA"]])
+def test_what_is_no_text_is_no_base64url(text: Any) -> None:
+    """A value of another type is an error of the programmer."""
+    with pytest.raises(TypeError):
+        unb64(text)
 
 
 @pytest.mark.parametrize("text", ["A", "AB", "AA==", "AAA=", "+/+/", "A A=", "AAAA\n", "AA.A", "\u0410AAA"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -129,6 +131,59 @@ def test_the_same_signature_with_a_larger_scalar_fails() -> None:
     assert not PublicKey.load(unb64(X)).verifies(
         signature[:32] + larger.to_bytes(32, "little"), SIGNING_INPUT
     )
+
+
+def _by_openssl(raw: bytes, signature: bytes, message: bytes) -> bool:
+    try:
+        Ed25519PublicKey.from_public_bytes(raw).verify(signature, message)
+    except InvalidSignature:
+        return False
+    return True
+
+
+@given(st.binary(min_size=32, max_size=32), st.binary(max_size=200), st.data())
+def test_another_library_agrees_about_every_signature(
+    seed: bytes, message: bytes, data: st.DataObject
+) -> None:
+    """Right, tampered or of something else: libsodium and OpenSSL say the same."""
+    key = SigningKey.load(seed)
+    signature = key.sign(message)
+    assert signature == Ed25519PrivateKey.from_private_bytes(seed).sign(message)
+    raw = key.public.raw
+    assert key.public.verifies(signature, message)
+    assert _by_openssl(raw, signature, message)
+    forged = bytearray(signature)
+    forged[data.draw(st.integers(0, 63))] ^= data.draw(st.integers(1, 255))
+    other = data.draw(st.binary(max_size=200))
+    random = data.draw(st.binary(min_size=64, max_size=64))
+    for sig, text in ((bytes(forged), message), (signature, other), (random, message)):
+        assert (
+            key.public.verifies(sig, text)
+            == _by_openssl(raw, sig, text)
+            == (sig == signature and text == message)
+        )
+
+
+ORDER = 2**252 + 27742317777372353535851937790883648493
+
+
+@pytest.mark.parametrize("point", LOW_ORDER.values(), ids=LOW_ORDER)
+def test_a_signature_whose_r_has_small_order_is_refused(point: int) -> None:
+    """Only who holds the key can make one; OpenSSL takes that over the neutral element, Guard none."""
+    key = SigningKey.load(SEED)
+    half = bytearray(hashlib.sha512(SEED).digest()[:32])
+    half[0], half[31] = half[0] & 248, half[31] & 127 | 64
+    r, message = _raw(point), b"message"
+    h = int.from_bytes(hashlib.sha512(r + key.public.raw + message).digest(), "little")
+    signature = r + _raw(h * int.from_bytes(half, "little") % ORDER)
+    assert not key.public.verifies(signature, message)
+    assert _by_openssl(key.public.raw, signature, message) == (point == LOW_ORDER["order 1"])
+
+
+@pytest.mark.parametrize("length", [0, 31, 33])
+def test_a_key_that_was_not_loaded_verifies_nothing(length: int) -> None:
+    """The C library reads 32 bytes whatever it is given; it is given nothing else."""
+    assert not PublicKey(bytes(length), "kid").verifies(unb64(SIGNATURE), SIGNING_INPUT)
 
 
 def test_a_private_key_is_never_shown() -> None:

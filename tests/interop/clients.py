@@ -170,7 +170,7 @@ class _Inspector:
             where = [place.url, "--transport", "http", "--header", f"Authorization: Bearer {place.key}"]
         program = Path(self._node.program)
         process = await asyncio.create_subprocess_exec(
-            *self._node.inspector(), *where, "--method", method, *words,
+            *self._node.inspector(), *where, "--connect-timeout", "50000", "--method", method, *words,
             env=place.env | {"PATH": f"{program.parent}{os.pathsep}{place.env['PATH']}"},
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip

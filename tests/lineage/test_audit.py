@@ -23,7 +23,7 @@ from guard.config.home import open_home
 from guard.core.canonical import b64
 from guard.lineage.audit import Report, audit
 from guard.lineage.checkpoint import Checkpoint, VerifierKey, parse_vkey, sign
-from guard.lineage.database import StoreError
+from guard.lineage.database import PAGE_BYTES, StoreError
 from guard.lineage.entry import Kind, draft, parse
 from guard.lineage.entry import leaf as leaf_of
 from guard.lineage.merkle import Frontier
@@ -230,8 +230,8 @@ def test_a_damaged_file_is_never_sound_and_never_a_crash(
     data = bytearray(copy.read_bytes())
     at = where % len(data)
     if what == "page":
-        start = at - at % 4096
-        data[start : start + 4096] = bytes(byte ^ difference for byte in data[start : start + 4096])
+        page = slice(at - at % PAGE_BYTES, at - at % PAGE_BYTES + PAGE_BYTES)
+        data[page] = bytes(byte ^ difference for byte in data[page])
     else:
         data[at] ^= difference
     copy.write_bytes(data)

@@ -131,6 +131,25 @@ def test_disclosures_are_those_of_rfc_9901(fields: dict[str, Any]) -> None:
     assert found == {f"the_{name}": value for name, value in fields.items() if value is not None}
 
 
+@given(FIELDS, st.binary(min_size=6 * SALT_BYTES, max_size=6 * SALT_BYTES))
+def test_a_draft_is_the_one_made_field_by_field(fields: dict[str, Any], salts: bytes) -> None:
+    """Written in one go or one after the other: the same disclosures in the same order, the same digests."""
+    disclosures = []
+    for index, (name, value) in enumerate((k, v) for k, v in fields.items() if v is not None):
+        salt = base64.urlsafe_b64encode(salts[SALT_BYTES * index : SALT_BYTES * (index + 1)]).rstrip(b"=")
+        written = orjson.dumps([salt.decode(), name, value])
+        disclosures.append(base64.urlsafe_b64encode(written).rstrip(b"=").decode())
+    digests = tuple(sorted(map(commitment, disclosures)))
+    assert draft(Kind.GRANTED, "id", fields, salts) == Draft(Kind.GRANTED, "id", digests, tuple(disclosures))
+
+
+@given(FIELDS, TEXT, TEXT, st.integers(0, 2**53 - 1))
+def test_a_leaf_is_canonical(fields: dict[str, Any], call: str, conversation: str, seq: int) -> None:
+    """Its bytes are those that the canonical writer gives for the same members."""
+    data = leaf(entry(Kind.DENIED, call, fields), conversation=conversation, seq=seq, prev="p", at=seq)
+    assert canonical(orjson.loads(data)) == data
+
+
 def test_the_examples_of_rfc_9901() -> None:
     """The disclosures and digests that the RFC's section 4.2 prints come out as they stand there."""
     text = "WyJfMjZiYzRMVC1hYzZxMktJNmNCVzVlcyIsICJmYW1pbHlfbmFtZSIsICJNw7ZiaXVzIl0"

@@ -131,6 +131,13 @@ class Estate(Kept):
             assert self.processes[name].poll() is None, "the scripted server ended"
             time.sleep(0.01)
 
+    def ask_again(self) -> None:
+        """Guard no longer trusts what it knows of the servers' tools."""
+        assert self.serving is not None
+        for server in self.serving.house.generation.servers.values():
+            for link in server._links.values():
+                link.catalog.forget()
+
     def kill(self, name: str) -> None:
         """Kill a server over HTTP."""
         process = self.processes.pop(name)

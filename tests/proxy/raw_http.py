@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from tests.proxy.scene import ENVELOPE, MODERN, PATIENCE
 
@@ -109,8 +109,7 @@ class Connection(asyncio.Protocol):
         self._left: int | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # whatever loop it is of
 
     def data_received(self, data: bytes) -> None:
         self._held += data

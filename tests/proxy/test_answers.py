@@ -12,7 +12,7 @@ import pytest
 from guard.core.errors import Reason
 from guard.core.model import Deny
 from guard.lineage.entry import Kind
-from guard.proxy import answers, eras
+from guard.proxy import answers, eras, wire
 from guard.proxy.endings import Failed, Returned, Unknown
 from guard.proxy.wire import Request
 from tests.proxy.scene import LEGACY, MODERN, Scene, decision
@@ -31,6 +31,20 @@ TEXT = re.compile(
 )
 
 
+IN_A_RESULT = {*Reason} - {Reason.STATE_INVALID}
+
+
+@pytest.mark.parametrize("method", ["tools/call", "resources/read", "prompts/get", "x/y"])
+def test_a_denial_of_what_is_no_tool_is_an_error(method: str) -> None:
+    """And so is that of a state which must not be taken: outside the codes that JSON-RPC and MCP keep."""
+    message = Request(1, method, {"name": "t"}, modern=True)
+    found = json.loads(answers.denial(message, "D", Deny(Reason.STATE_INVALID), server=Server()))["error"]
+    assert found["code"] == wire.DENIED
+    assert not -32768 <= found["code"] <= -32000
+    assert TEXT.fullmatch(found["message"])
+    assert found["data"]["dev.guard-mcp/decision"]["reason"] == "state-invalid"
+
+
 def denied(deny: Deny, *, modern: bool = True) -> dict[str, Any]:
     message = Request(1, "tools/call", {"name": "t"}, modern=modern)
     line = answers.denial(message, "D", deny, server=Server(), pin_command="guard pin -- server")
@@ -39,7 +53,7 @@ def denied(deny: Deny, *, modern: bool = True) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("reason", Reason)
+@pytest.mark.parametrize("reason", sorted(IN_A_RESULT))
 @pytest.mark.parametrize("modern", [True, False])
 def test_every_denial_has_one_form(reason: Reason, modern: bool) -> None:  # noqa: FBT001
     """`isError`, one text after the template, the decision in `_meta`, nothing in `structuredContent`."""
@@ -69,7 +83,9 @@ def test_what_may_not_be_seen_is_answered_as_what_is_not_there() -> None:
 def test_only_what_may_pass_by_itself_is_retryable() -> None:
     """A client that is told to retry is told the truth."""
     told = {
-        reason for reason in Reason if denied(Deny(reason))["_meta"]["dev.guard-mcp/decision"]["retryable"]
+        reason
+        for reason in IN_A_RESULT
+        if denied(Deny(reason))["_meta"]["dev.guard-mcp/decision"]["retryable"]
     }
     assert told == {Reason.CONTENDED, Reason.CLOCK_BEHIND, Reason.UPSTREAM_UNAVAILABLE, Reason.OVERLOADED}
 
@@ -86,7 +102,7 @@ def test_the_field_is_escaped(char: str) -> None:
 def test_an_error_after_dispatch_is_never_to_be_retried(ending: Unknown) -> None:
     """It says what is known of the outcome, under the decision's id."""
     message = Request(1, "tools/call", {"name": "t"}, modern=True)
-    found = json.loads(answers.ending(message, "D", ending, server=Server()))["result"]
+    found = json.loads(answers.ending(message, "D", ending, server=Server(), seal=str))["result"]
     assert found["isError"] is True
     assert found["_meta"]["dev.guard-mcp/decision"] == {
         "decision": "allow",
@@ -101,7 +117,7 @@ def test_an_error_after_dispatch_is_never_to_be_retried(ending: Unknown) -> None
 def test_a_call_that_was_never_sent_is_told_as_a_denial() -> None:
     """Failed means that nothing happened."""
     message = Request(1, "tools/call", {"name": "t"}, modern=True)
-    line = answers.ending(message, "D", Failed(Reason.UPSTREAM_UNAVAILABLE), server=Server())
+    line = answers.ending(message, "D", Failed(Reason.UPSTREAM_UNAVAILABLE), server=Server(), seal=str)
     about = json.loads(line)["result"]["_meta"]["dev.guard-mcp/decision"]
     assert (about["decision"], about["retryable"]) == ("deny", True)
 
@@ -109,7 +125,7 @@ def test_a_call_that_was_never_sent_is_told_as_a_denial() -> None:
 def test_a_result_is_put_in_as_it_is() -> None:
     """The answer's own bytes."""
     message = Request("id", "tools/call", {"name": "t"}, modern=True)
-    line = answers.ending(message, "D", Returned(b'{"a":1.10}'), server=Server())
+    line = answers.ending(message, "D", Returned(b'{"a":1.10}'), server=Server(), seal=str)
     assert line == b'{"jsonrpc":"2.0","id":"id","result":{"a":1.10}}\n'
 
 

@@ -176,6 +176,7 @@ async def test_an_id_in_flight_over_http(tmp_path: Path, version: str, calls: in
         else:
             await until(lambda: len(at.estate.received()) == 2)
         assert not first.done()
+        at.estate.ask_again()
         assert (await at.client.request("tools/list")).status == 200
         for answered in [first, second][:calls]:
             found = (await answered).message()

@@ -160,13 +160,13 @@ async def test_a_client_that_reads_nothing_is_let_go_of(tmp_path: Path) -> None:
     async with outsider(tmp_path, "http", MODERN, server, limits=HASTY) as at:
         assert at.estate.serving is not None
         assert at.estate.serving.listener is not None
-        held = at.estate.serving.listener._state.connections
+        listener = at.estate.serving.listener
         _, writer = await asyncio.open_connection("127.0.0.1", at.port, limit=1024)
         writer.write(at.head(SIZE) + BODY)
         await until(at.estate.received)
         at.reached += 1
         await at.honest()
-        await until(lambda: not held)
+        await until(lambda: not listener.connections)
         writer.transport.abort()
         await at.honest()
     assert sorted(at.estate.settled().values()) == [["granted", "returned"]] * 3
@@ -188,8 +188,8 @@ async def test_more_connections_than_there_may_be_are_turned_away(tmp_path: Path
                 assert (await two.answer()).status == 200
             assert at.estate.serving is not None
             assert at.estate.serving.listener is not None
-            held = at.estate.serving.listener._state.connections
-            await until(lambda: len(held) == 1)
+            listener = at.estate.serving.listener
+            await until(lambda: listener.connections == 1)
             at.reached += 1
             await at.honest()
 

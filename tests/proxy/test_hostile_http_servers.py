@@ -229,6 +229,7 @@ async def test_an_answer_to_another_call_on_this_stream_is_nobodys(tmp_path: Pat
         await until(lambda: estate.received("bad"))
         await client.call("bad__echo")
         assert not first.done()
+        estate.ask_again()
         await client.request("tools/list")
         assert (await first)["result"]["content"][0]["text"] == "{}"
     assert [*estate.settled().values()] == [["granted", "returned"]] * 2

@@ -619,6 +619,7 @@ async def test_an_answer_before_the_request_is_through_ends_the_connection() -> 
     async def script(peer: Peer) -> None:
         if peer.server.connections > 1:
             await always(HELLO)(peer)
+        await peer.reader.readexactly(1)
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
         peer.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
         await done.wait()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from guard.proxy import http
+from guard.proxy import exchange
 from tests.proxy.estate import Estate, Server
 from tests.proxy.pairs import ECHO, ERAS, attended, until
 from tests.proxy.raw_http import Stream
@@ -134,6 +134,7 @@ async def test_a_server_over_stdio_is_heard_as_well(tmp_path: Path) -> None:
             estate.show("one", FEWER)
             await client.call("echo")
             assert (await stream.next())["method"] == CHANGED
+            await other.call("echo")  # a session has a process of its own, and is told by that one
             assert (await session.next())["method"] == CHANGED
 
 
@@ -163,7 +164,7 @@ async def test_a_new_policy_is_a_change_too(tmp_path: Path) -> None:
 
 async def test_a_stream_outlives_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the key is revoked the GET stream ends at its next sign of life."""
-    monkeypatch.setattr(http, "KEEP_ALIVE_SECONDS", 0.02)
+    monkeypatch.setattr(exchange, "KEEP_ALIVE_SECONDS", 0.02)
     estate = Estate(tmp_path / "estate", Server("one"))
     estate.pin()
     key = estate.key()

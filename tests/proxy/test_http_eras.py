@@ -211,6 +211,8 @@ async def test_a_long_call_shows_signs_of_life(
         async with client.connected() as connection, asyncio.timeout(PATIENCE):
             connection.write(client.written("POST", client.message("tools/call", {"name": "slow"})))
             assert (await connection.head()).kind == "text/event-stream"
+            if not client.modern:
+                assert await connection.piece() == b"id: 1-0\r\nevent: message\r\ndata: \r\n\r\n"
             for _ in range(3):
                 assert await connection.piece() == b":\r\n\r\n"
             await client.call("echo")

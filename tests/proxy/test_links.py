@@ -17,7 +17,8 @@ from guard.config.serve import Serving
 from guard.core.errors import Reason, Refused
 from guard.core.model import Principal
 from guard.proxy import catalog, links, listing
-from guard.proxy.links import About, Link, ToolServer
+from guard.proxy.about import About
+from guard.proxy.links import Link, ToolServer
 from guard.proxy.process import Process
 from guard.proxy.upstream import ServerError, Upstream
 from tests.proxy.estate import Estate, Server

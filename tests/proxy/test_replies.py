@@ -14,7 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guard.lineage.entry import Kind
-from guard.proxy.replies import Garbage, completed, read_line, read_object, without_own_meta
+from guard.proxy.replies import (
+    Garbage,
+    completed,
+    fragments,
+    page_of,
+    read_line,
+    read_object,
+    without_own_meta,
+)
 from tests.proxy.scene import ENVELOPE, LEGACY, MODERN, Scene, decision, reason
 
 # -- raw JSON, written as no library would ---------------------------------------------------------
@@ -69,6 +77,42 @@ def test_a_result_is_carried_byte_for_byte(raw: str, part: str, first: bool) -> 
         full = completed(data)
         assert full.startswith(b'{"resultType":"complete"')
         assert full.endswith(data[1:].lstrip() if data[1:-1].strip() else b"}")
+
+
+@given(st.lists(st.tuples(strings, raw_values), max_size=6))
+def test_a_lone_surrogate_changes_no_member_of_its_object(members: Sequence[tuple[str, str]]) -> None:
+    """Each member has its own name and the very bytes of its value, whatever stands beside it."""
+    raw = "{" + ",".join(f"{name}:{value}" for name, value in members) + "}"
+    expected = {json.loads(name): value.encode() for name, value in members}
+    assert {name: bytes(part) for name, part in read_object(raw.encode()).items()} == expected
+
+
+@given(st.lists(raw_values, max_size=6))
+def test_a_lone_surrogate_changes_no_item_of_its_list(items: Sequence[str]) -> None:
+    """A page holds the very bytes of each item: no number is read and written anew."""
+    raw = '{"a":"\\ud83d","tools":[' + ",".join(items) + '],"nextCursor":"\\ud83d\\ude00"}'
+    page = page_of(raw.encode(), "tools")
+    assert page.items == [item.encode() for item in items]
+    assert page.cursor == "😀"
+
+
+def test_a_pair_of_surrogates_beside_a_lone_one_stays_a_pair() -> None:
+    """A state of the server's comes back to it as it was, whatever else it wrote."""
+    found = read_object(b'{"a":"\\ud83d","requestState":"\\ud83d\\ude00","\\uD83d\\udE00":1}')
+    assert bytes(found["requestState"]) == b'"\\ud83d\\ude00"'
+    assert bytes(found["😀"]) == b"1"
+
+
+def test_parts_that_differ_in_lone_surrogates_only_are_told_apart() -> None:
+    """Params and result of one line, alike but for a surrogate, are each what the server wrote."""
+    found = read_line(b'{"jsonrpc":"2.0","id":1,"params":"\\ud83d","result":"\\ude00"}')
+    assert (bytes(found.params), bytes(found.result)) == (b'"\\ud83d"', b'"\\ude00"')
+
+
+def test_a_name_that_cannot_be_written_is_not_written_as_another() -> None:
+    """Two members must not become one: an object with such a name is not opened to be written anew."""
+    with pytest.raises(Garbage):
+        fragments(b'{"\\ud83d":1,"\\ude00":2}')
 
 
 @given(raw_objects)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, cast
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from guard.core.model import Principal
 from guard.proxy.server import Session
 from guard.proxy.sessions import QUIET_SECONDS, SWEEP_SECONDS, Held, Sessions, new_session
-from guard.proxy.sse import Outbox
+from tests.proxy.test_resumption import asked, begun
 
 ADA = Principal("default", "api-key", "ada", "reader")
 BOB = Principal("default", "api-key", "bob", "reader")
@@ -71,14 +70,14 @@ def test_a_session_is_nobody_elses(stranger: Principal) -> None:
     assert held.used == 1001.0
 
 
-def test_a_session_that_was_ended_is_found_no_more() -> None:
+async def test_a_session_that_was_ended_is_found_no_more() -> None:
     """It is closed once, however often it is ended, and its stream with it."""
     hall = Hall()
     held, fake = hall.begin("id")
-    outbox = held.outbox = Outbox()
+    _, exchange, held.listening = begun(held.streams)
     hall.sessions.end(held)
     hall.sessions.end(held)
-    assert (fake.closed, outbox.ended, len(hall.sessions)) == (1, True, 0)
+    assert (fake.closed, exchange.finished, len(hall.sessions)) == (1, True, 0)
     assert hall.sessions.find("id", ADA) is None
 
 
@@ -94,13 +93,13 @@ def test_an_idle_session_is_let_go_of_and_a_used_one_stays() -> None:
     assert hall.sessions.find("used", ADA) is not None
 
 
-def test_a_session_with_work_or_an_open_stream_is_not_idle() -> None:
+async def test_a_session_with_work_or_an_open_stream_is_not_idle() -> None:
     """Neither a long call nor a client that only listens is cut off."""
     hall = Hall(idle=600)
     _, working = hall.begin("working")
     listening, fake = hall.begin("listening")
     working.in_flight[1] = object()
-    listening.outbox = Outbox()
+    _, _, listening.listening = begun(listening.streams)
     hall.later(10_000)
     assert hall.sessions.find("other", BOB) is None  # whoever asks sweeps
     assert (working.closed, fake.closed, len(hall.sessions)) == (0, 0, 2)
@@ -151,11 +150,24 @@ async def test_a_notification_goes_to_the_open_stream_or_nowhere() -> None:
     """Without a stream it is dropped: nothing piles up for a client that does not listen."""
     hall = Hall()
     held, fake = hall.begin("id")
-    fake.notify(b'{"lost":1}\n')
-    outbox = held.outbox = Outbox()
-    fake.notify(b'{"heard":1}\n')
-    await asyncio.wait_for(outbox.wait(), 1)
-    assert outbox.take() == b'event: message\r\ndata: {"heard":1}\r\n\r\n'
+    assert fake.notify(b'{"lost":1}\n') is False
+    wire, _, held.listening = begun(held.streams)
+    assert fake.notify(b'{"heard":1}\n') is True
+    assert wire.messages == [b'{"heard":1}']
+
+
+async def test_what_comes_while_the_stream_is_lost_is_kept_unless_it_is_a_request() -> None:
+    """The client hears of it when it comes back; a server that asks is told at once that nobody is there."""
+    hall = Hall()
+    held, fake = hall.begin("id")
+    _, exchange, stream = begun(held.streams)
+    held.listening = stream
+    exchange.lost()
+    assert fake.notify(b'{"jsonrpc":"2.0","id":"guard-1","method":"ping"}\n') is False
+    assert fake.notify(b'{"jsonrpc":"2.0","method":"changed"}\n') is True
+    again, other = asked()
+    stream.resume(other, 0)
+    assert again.messages == [b'{"jsonrpc":"2.0","method":"changed"}']
 
 
 def test_calls_without_a_conversation_belong_together_until_it_was_quiet() -> None:

@@ -151,7 +151,8 @@ async def test_invalid_api_key_that_was_revoked_while_the_tools_were_listed(
     caught: list[Guarded] = []
     async with scene.guarded(role=None, wrap=caught.append) as client:
         assert "isError" not in (await client.call(text="while valid"))["result"]
-        catalog = caught[0].link.catalog
+        (link,) = caught[0].server._links.values()
+        catalog = link.catalog
         listing = catalog._list_tools
 
         async def slow() -> list[dict[str, Any]]:

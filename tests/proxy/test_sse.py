@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guard.proxy.sse import KEEP_ALIVE, MAX_WAITING, Events, Outbox, TooLarge, event
+from guard.proxy.sse import KEEP_ALIVE, Events, TooLarge, event
 
 BOM = b"\xef\xbb\xbf"
 MESSAGE = b'{"jsonrpc":"2.0"}'
@@ -129,39 +129,16 @@ def test_a_large_event_costs_its_size_however_small_its_pieces_are() -> None:
     assert peak < 3 * len(text)
 
 
-def test_an_outbox_holds_so_many_messages() -> None:
-    """A reader that is too slow misses the newest; what it was promised first is still there."""
-    outbox = Outbox()
-    for number in range(MAX_WAITING + 10):
-        outbox.put(b"%d\n" % number)
-    assert fed([outbox.take()]) == [b"%d" % number for number in range(MAX_WAITING)]
-    outbox.put(b"later\n")
-    assert fed([outbox.take()]) == [b"later"]
-
-
-def test_an_outbox_holds_so_many_bytes() -> None:
-    """Two hundred messages of megabytes are not held for one slow reader."""
-    outbox, line = Outbox(), b"x" * 1_000_000
-    for _ in range(200):
-        outbox.put(line)
-    assert 1_000_000 < len(outbox.take()) < 20_000_000
-
-
-def test_an_outbox_takes_the_largest_message() -> None:
-    """What a server may say at all can be passed on."""
-    outbox, line = Outbox(), b"x" * (16 * 1024 * 1024)
-    outbox.put(line)
-    assert outbox.take() == event(line)
-
-
-async def test_an_outbox_that_ended_wakes_its_reader_and_takes_nothing_more() -> None:
-    """What waited before the end is still given; whoever waits afterwards does not wait."""
-    outbox = Outbox()
-    outbox.put(b"first\n")
-    outbox.end()
-    outbox.put(b"late\n")
-    await outbox.wait()
-    assert outbox.take() == event(b"first\n")
-    await outbox.wait()
-    assert outbox.take() == b""
-    assert outbox.ended
+def test_ids_and_retry_times_are_read_as_the_standard_says() -> None:
+    """WHATWG HTML, section 9.2.6: an id counts once its event is whole, and none has a NUL."""
+    events = Events()
+    events.feed(b"id: 1\nretry: 250\n")
+    assert (events.last_id, events.retry) == (b"", 250)
+    events.feed(b"data: x\n\n")
+    assert events.last_id == b"1"
+    events.feed(b"id: a\0b\nretry: soon\nretry: -1\ndata: y\n\n")
+    assert (events.last_id, events.retry) == (b"1", 250)
+    events.feed(b"id\n\n")
+    assert events.last_id == b""
+    events.feed(b"id: " + b"x" * 100_000 + b"\n\n")
+    assert events.last_id == b""

@@ -16,7 +16,7 @@ from guard.core.model import ARTIFACT_META, CONVERSATION_META
 from guard.lineage.entry import Kind
 from guard.proxy import eras, wire
 from guard.proxy.lines import MAX_MESSAGE, LineBuffer
-from guard.proxy.wire import Malformed, Notification, Request, read_message
+from guard.proxy.wire import Malformed, Notification, Request, Response, read_message
 from tests.proxy.scene import ENVELOPE, LEGACY, MODERN, Scene, decision, reason
 
 META = json.dumps(ENVELOPE)
@@ -132,8 +132,8 @@ NOT_A_REQUEST: dict[str, tuple[bytes, int]] = {
     "unknown param": (line(more_params=',"extra":1'), -32602),
     "__proto__ param": (line(more_params=',"__proto__":{"name":"hidden"}'), -32602),
     "Arguments": (line(more_params=',"Arguments":{}'), -32602),
-    "inputResponses": (line(more_params=',"inputResponses":{}'), -32602),
-    "requestState": (line(more_params=',"requestState":"x"'), -32602),
+    "inputResponses list": (line(more_params=',"inputResponses":[]'), -32602),
+    "requestState number": (line(more_params=',"requestState":1'), -32602),
     "task": (line(more_params=',"task":{}'), -32602),
 }
 IN_ARGUMENTS: dict[str, tuple[str, str]] = {
@@ -383,7 +383,7 @@ EVERYTHING = {
 @pytest.mark.parametrize("era", ["modern", "legacy"])
 @pytest.mark.parametrize("version", [MODERN, LEGACY])
 async def test_what_goes_up_in_meta_is_exactly_the_allow_list(tmp_path: Path, version: str, era: str) -> None:
-    """Envelope, trace context, a progress token of Guard's own and the artifact; nothing else."""
+    """Envelope, log level, trace context, a progress token of Guard's own and the artifact; nothing else."""
     scene = Scene(tmp_path / "scene", era=era)
     scene.pin()
     async with scene.guarded(version) as client:
@@ -391,14 +391,15 @@ async def test_what_goes_up_in_meta_is_exactly_the_allow_list(tmp_path: Path, ve
         await client.ask("tools/call", {"name": "echo", "arguments": {}, "_meta": {"traceparent": 1}})
     first, second = (message["params"]["_meta"] for message in scene.received())
     envelope = set(ENVELOPE) if era == "modern" else set()
-    assert first.keys() == envelope | {*wire.TRACE_KEYS, "progressToken", ARTIFACT_META}
+    level = {eras.LOG_LEVEL} if era == "modern" else set()
+    assert first.keys() == envelope | level | {*wire.TRACE_KEYS, "progressToken", ARTIFACT_META}
     assert second.keys() == envelope | {ARTIFACT_META}
     assert {name: first[name] for name in wire.TRACE_KEYS} == {
         name: EVERYTHING[name] for name in wire.TRACE_KEYS
     }
     assert first["progressToken"] != "mine"
     if envelope:
-        assert first[eras.CLIENT_INFO]["name"] == "guard-mcp"
+        assert first[eras.CLIENT_INFO]["name"] == ("tests" if version == MODERN else "guard-mcp")
         assert first[eras.CLIENT_CAPABILITIES] == {"extensions": {"dev.guard-mcp/authorization": {}}}
     for message in scene.received():
         assert message.keys() == {"jsonrpc", "id", "method", "params"}
@@ -482,7 +483,7 @@ def test_the_reader_understands_or_says_what_is_malformed(message: Any) -> None:
     except Malformed as fault:
         assert wire.error(fault.id, fault.code, fault.message, fault.data).endswith(b"}\n")  # noqa: PT017
         return
-    assert found is None or isinstance(found, Request | Notification)
+    assert found is None or isinstance(found, Request | Notification | Response)
     if isinstance(found, Request):
         assert found.id == message["id"]
         assert found.method == message["method"]

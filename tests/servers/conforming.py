@@ -165,10 +165,19 @@ async def test_reconnection(ctx: Context) -> str:
     return "Reconnection test completed"
 
 
+def dynamic() -> str:
+    return "dynamic"
+
+
+tool(dynamic, "test_dynamic_tool")  # there at first, so that it can be pinned
+
+
 @tool
 async def test_trigger_tool_change(ctx: Context) -> str:
-    tool(lambda: "dynamic", "test_dynamic_tool")
-    mcp.remove_tool("test_dynamic_tool")
+    if "test_dynamic_tool" in {each.name for each in await mcp.list_tools()}:
+        mcp.remove_tool("test_dynamic_tool")
+    else:
+        tool(dynamic, "test_dynamic_tool")
     await ctx.notify_tools_changed()
     return "tool list changed"
 

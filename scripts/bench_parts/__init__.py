@@ -1,0 +1,1 @@
+"""What `scripts/bench.py` and `scripts/memory.py` are made of."""
