@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from pathlib import Path
 
 import click
+import uvloop
 
 from guard.cli.shared import EPILOG, home_option, printable_lines, told
 from guard.config.home import default_home
@@ -79,7 +79,7 @@ def run(
     )
     with told():
         try:
-            code = asyncio.run(serve(launch))
+            code = uvloop.run(serve(launch))
         except ServerError as error:
             click.echo(f"guard: {printable_lines(str(error))}", err=True)
             code = SERVER_GONE

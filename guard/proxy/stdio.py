@@ -172,9 +172,9 @@ class _Sink(asyncio.BaseProtocol):
 
 
 def _pollable(fd: int, *, reading: bool) -> int:
-    """The descriptor itself, or a pipe to a thread that copies: epoll refuses files and /dev/null."""
+    """The descriptor itself, or a pipe to a thread that copies: no loop polls files, few poll terminals."""
     mode = os.fstat(fd).st_mode
-    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(fd):
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
         return fd
     out, into = os.pipe()
     ends: tuple[Any, ...] = (fd, into) if reading else (out, fd)
