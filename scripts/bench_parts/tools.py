@@ -26,7 +26,7 @@ def result(message: dict[str, Any], offered: list[dict[str, Any]]) -> dict[str, 
             text = params["arguments"]["text"]
             return {"resultType": "complete", "content": [{"type": "text", "text": text}], "isError": False}
         case "tools/list":
-            return {"resultType": "complete", "tools": offered, "ttlMs": 0, "cacheScope": "private"}
+            return {"resultType": "complete", "tools": offered, "ttlMs": 60_000, "cacheScope": "private"}
         case "initialize":
             version = params["protocolVersion"]
             return {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": INFO}
