@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -118,16 +118,16 @@ class Front:
             exchange.turn_away(turned)
 
     async def _route(self, exchange: Exchange) -> None:
-        self._check_place(exchange.fields)
+        self.check_place(exchange.fields)
         if exchange.path in _READABLE:
             self._show(exchange)
             return
         if exchange.path != PATH:
             raise Turned(404, f"there is nothing here: the MCP endpoint is {PATH}")
-        caller = self._identify(exchange)
+        caller = self.identify(exchange)
         match exchange.method:
             case "POST":
-                await self._post(exchange, caller)
+                await self.body(exchange, caller, lambda body: self._take(exchange, caller, body))
             case "GET" if SESSION in exchange.fields:
                 await self._stream(exchange, self._held(exchange.fields, caller))
             case "DELETE" if SESSION in exchange.fields:
@@ -138,7 +138,7 @@ class Front:
 
     # -- who, and where to ---------------------------------------------------------------------
 
-    def _check_place(self, fields: Mapping[str, str]) -> None:
+    def check_place(self, fields: Mapping[str, str]) -> None:
         """A page in a browser must not reach a local Guard under a name of its own (DNS rebinding)."""
         if fields.get("host", "").lower() not in self.rules.hosts:
             self.house.refusals["host"] += 1
@@ -154,7 +154,8 @@ class Front:
         scheme, _, rest = origin.partition("://")
         return self.rules.local and scheme in {"http", "https"} and _LOCAL.fullmatch(rest) is not None
 
-    def _identify(self, exchange: Exchange) -> Caller:
+    def identify(self, exchange: Exchange) -> Caller:
+        """Who sent it. Raises Turned: nobody that is known."""
         given = exchange.fields.get("authorization")
         try:
             identify = self.rules.identify(given)
@@ -175,7 +176,8 @@ class Front:
 
     # -- POST ----------------------------------------------------------------------------------
 
-    async def _post(self, exchange: Exchange, caller: Caller) -> None:
+    async def body(self, exchange: Exchange, caller: Caller, use: Callable[[bytes], Awaitable[None]]) -> None:
+        """Read the body of a POST and use it, within what one caller may have under way. Raises Turned."""
         exchange.check_content()
         key = caller.principal.key
         if self._busy[key] >= self.rules.in_flight:
@@ -189,8 +191,7 @@ class Front:
             )
         self._busy[key] += 1
         try:
-            body = await exchange.body(self.rules.body_bytes, self.rules.body_seconds)
-            await self._take(exchange, caller, body)
+            await use(await exchange.body(self.rules.body_bytes, self.rules.body_seconds))
         finally:
             self._busy[key] -= 1
             if not self._busy[key]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import re
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Final
 
 from guard.core.canonical import b64, canonical
-from guard.core.errors import Reason
 from guard.core.model import Conversation, Principal
 from guard.proxy import wire
 from guard.proxy.connection import Connection
@@ -109,7 +108,6 @@ class Relay:
     def __init__(self, front: Front, post: Post) -> None:
         self._front = front
         self._post = post
-        self._busy: Counter[tuple[str, str, str]] = Counter()
         self._idle: dict[int, deque[Connection]] = {}
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -132,29 +130,12 @@ class Relay:
     async def _admit(self, exchange: Exchange, owner: int) -> None:
         """Whoever is not known has no byte of a body read here either."""
         front = self._front
-        front._check_place(exchange.fields)  # noqa: SLF001 - the same checks, in the same order
-        key = front._identify(exchange).principal.key  # noqa: SLF001
-        if exchange.method != "POST":
+        front.check_place(exchange.fields)
+        caller = front.identify(exchange)
+        if exchange.method == "POST":
+            await front.body(exchange, caller, lambda body: self._hand_on(exchange, owner, body))
+        else:
             await self._hand_on(exchange, owner, b"")
-            return
-        exchange.check_content()
-        if self._busy[key] >= front.rules.in_flight:
-            front.house.refusals[Reason.OVERLOADED] += 1
-            raise Turned(
-                429,
-                "too many requests of this caller are under way",
-                code=wire.OVERLOADED,
-                data={"reason": Reason.OVERLOADED, "retryable": True},
-                headers=[("retry-after", "1")],
-            )
-        self._busy[key] += 1
-        try:
-            body = await exchange.body(front.rules.body_bytes, front.rules.body_seconds)
-            await self._hand_on(exchange, owner, body)
-        finally:
-            self._busy[key] -= 1
-            if not self._busy[key]:
-                del self._busy[key]
 
     async def _hand_on(self, exchange: Exchange, owner: int, body: bytes) -> None:
         connection = await self._connection(owner)
