@@ -223,10 +223,9 @@ class Front:
             id_, conversation = "", self.sessions.inferred(caller.principal)
         else:
             id_, conversation = new_session(self.sessions.suffix)
-        session, flight = (
-            Session(Gate(self.house, caller.identify, conversation, caller.principal)),
-            message.flight,
-        )
+        seen = caller.principal if message.modern else None  # a session outlives what was seen
+        session = Session(Gate(self.house, caller.identify, conversation, seen))
+        flight = message.flight
         # `initialize` is answered whole: its answer has the session's id in its head
         streams = message.modern and exchange.streams
         flight.tell = exchange.tell if streams else None

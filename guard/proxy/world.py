@@ -87,10 +87,10 @@ class Gate:
 
     # -- 2, 3 ----------------------------------------------------------------------------------
 
-    def identify(self, message: wire.Request | None = None) -> Principal:  # noqa: ARG002 - the transport says who
+    def identify(self, message: wire.Request | None = None) -> Principal:
         """Who asks. Nothing in the message has a say."""
-        if (seen := self._seen) is not None:
-            self._seen = None  # good for one time: `bind` asks again, after it read the versions
+        if message is not None and (seen := self._seen) is not None:
+            self._seen = None  # good for the first step of one call: `bind` asks again. A list asks now
             return seen
         return self._identify()
 
