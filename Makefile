@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test soak overload conformance bench memory format clean
+.PHONY: demo test soak overload faults scale conformance bench memory format clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +32,14 @@ soak: $(STAMP)
 # Five minutes at twice what Guard can do: is it honest about the rest, and is nothing lost?
 overload: $(STAMP)
 	$(BIN)/python scripts/overload.py --seconds 300
+
+# Kill -9, full disks, torn pages, cut networks, wrong clocks, on both stores: is anything lost? Needs PostgreSQL.
+faults: $(STAMP)
+	CI=1 $(BIN)/python scripts/faults.py $(ARGS)
+
+# A million entries: do appending, finding, proving and memory stay flat?
+scale: $(STAMP)
+	$(BIN)/python scripts/scale.py $(ARGS)
 
 # The protocol's own conformance suite, at a tool server and again through Guard: what is lost? Needs npm.
 conformance: $(STAMP)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from jsonschema import Draft202012Validator, ValidationError, validators
 
 from guard.core.errors import Reason
-from guard.core.model import Allow, Call, Deny, Pin
+from guard.core.model import Allow, Call, Deny, Pin, Reservation
 from tests import oracle_uris
 
 Schema = dict[str, Any] | bool
@@ -44,6 +45,7 @@ def decide(call: Call, document: dict[str, Any]) -> Allow | Deny:
         scopes=_required(call, document),
         obligations=tuple(obligations),
         mode="observe" if observes else "enforce",
+        reservations=_counted(call, document),
     )
 
 
@@ -57,6 +59,7 @@ def _noes(call: Call, document: dict[str, Any]) -> Iterator[Deny]:
     yield from _protected(call, document)
     yield from _scopes(call, document)
     yield from _intents(call, document)
+    yield from _limits(call, document)
 
 
 # 1. Is the world sound?
@@ -66,10 +69,12 @@ def _world(call: Call, document: dict[str, Any]) -> Iterator[Deny]:
     facts = call.facts
     contained = set(facts.contained)
     # docs: silent on what "all" is called. A word that is not in the list stops everything, as "all" does.
-    if contained - {"conversation", "tool"}:
+    if contained - {"conversation", "sealed", "tool"}:
         yield Deny(Reason.PRINCIPAL_CONTAINED)
     if "conversation" in contained:
         yield Deny(Reason.CONVERSATION_CONTAINED)
+    if "sealed" in contained:
+        yield Deny(Reason.CONVERSATION_SEALED)
     # A contained tool is said after step 4; see _pin.
     if not facts.store_writable:
         yield Deny(Reason.STORE_UNAVAILABLE)
@@ -338,13 +343,57 @@ def _permitting(call: Call, document: dict[str, Any]) -> tuple[str, ...]:
     return tuple(sorted({_name(rule, call) for rule in rules}))
 
 
+# 9. Has every limit on it room?
+
+
+def _limits(call: Call, document: dict[str, Any]) -> Iterator[Deny]:
+    for limit in _by_name(_naming(call, document, "limits"), call):
+        used = call.facts.used.get(limit["id"])
+        if used is None:
+            yield Deny(Reason.RULE_FAILED, limit["id"])
+        elif used >= limit["calls"]:
+            yield Deny(Reason.LIMIT_REACHED, limit["id"])
+
+
+def _counted(call: Call, document: dict[str, Any]) -> tuple[Reservation, ...]:
+    """One call more for each limit on it. The page names no counters, so they are spelled out here."""
+    return tuple(
+        Reservation(limit["id"], _counter(call, document, limit), 1, limit["calls"], _window(limit))
+        for limit in _by_name(_naming(call, document, "limits"), call)
+    )
+
+
+def _counter(call: Call, document: dict[str, Any], limit: dict[str, Any]) -> str:
+    apart = [limit["per"]] if isinstance(limit["per"], str) else limit["per"]
+    may_assert = document["roles"][call.principal.role].get("may_assert_conversations", False)
+    names: dict[str, object] = {}
+    if "tool" in apart:
+        names["tool"] = (call.tool.kind, call.tool.server, call.tool.name)
+    if "principal" in apart or "conversation" in apart:
+        names["principal"] = (call.principal.issuer, call.principal.subject)
+    if "conversation" in apart and may_assert:
+        names["conversation"] = call.conversation.id
+    return f"{document['id']} {limit['id']} {sorted(names.items())}"
+
+
+def _window(limit: dict[str, Any]) -> int:
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    window = timedelta(**{units[limit["window"][-1]]: int(limit["window"][:-1])})
+    return window // timedelta(milliseconds=1)
+
+
 # Whether two opinions are one.
 
 
 def differ(call: Call, document: dict[str, Any], one: Allow | Deny, other: Allow | Deny) -> bool:
-    """Whether a decision differs from the oracle's. Which of several fields a pointer names is left open."""
+    """Whether a decision differs from the oracle's. Which of several fields a pointer names is left open.
+
+    So is what a counter is called: `same_counters` says which calls have the same ones.
+    """
+    if isinstance(one, Allow) and isinstance(other, Allow):
+        return _unnamed(one) != _unnamed(other)
     if isinstance(one, Allow) or isinstance(other, Allow):
-        return one != other
+        return True
     if (one.reason, one.rule) != (other.reason, other.rule):
         return True
     if one.reason != Reason.INTENT_UNMATCHED:
@@ -352,6 +401,20 @@ def differ(call: Call, document: dict[str, Any], one: Allow | Deny, other: Allow
     (intent,) = (intent for intent in document["intents"] if intent["id"] == one.rule)
     places = {_place(pointer) for pointer in faults(call, intent["schema"])}
     return not {_place(one.pointer), _place(other.pointer)} <= places
+
+
+def _unnamed(allow: Allow) -> Allow:
+    return replace(allow, reservations=tuple(replace(one, counter="") for one in allow.reservations))
+
+
+def same_counters(one: list[Allow], other: list[Allow]) -> bool:
+    """Whether two opinions on several calls count together what the other counts together."""
+    pairs = {
+        (mine.counter, theirs.counter)
+        for a, b in zip(one, other, strict=True)
+        for mine, theirs in zip(a.reservations, b.reservations, strict=True)
+    }
+    return len({mine for mine, _ in pairs}) == len({theirs for _, theirs in pairs}) == len(pairs)
 
 
 def _place(pointer: str) -> tuple[str, ...]:

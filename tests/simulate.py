@@ -10,12 +10,13 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 from guard.artifact.grant import Grant, Issuer
 from guard.artifact.replay import MemoryReplay
 from guard.artifact.verify import VerifiedGrant, Verifier
 from guard.core.canonical import b64, write
+from guard.core.errors import Reason
 from guard.core.keys import KeySet, SigningKey
 from guard.core.model import Allow, Call, Conversation, Decision, Deny, Facts, Pin, Principal, Tool
 from guard.policy.decide import decide
@@ -109,7 +110,8 @@ class World:
 
     Attributes:
         breaks: what is broken.
-        moved: how many times `record` finds that a version moved.
+        moved: how many times `record` finds that something moved.
+        told: what it then says.
         ending: what the server makes of the call.
         tamper: after this step (issue or record) the arguments are changed behind everyone's back.
         trace: (step, "ok" or "broken", what it was about).
@@ -121,6 +123,7 @@ class World:
     log: MemoryLog = field(default_factory=MemoryLog)
     breaks: tuple[Break, ...] = ()
     moved: int = 0
+    told: Deny = field(default_factory=lambda: Deny(Reason.CONTENDED))
     ending: Ending = field(default_factory=lambda: Returned(b"{}"))
     tamper: str = ""
     role: str = "caller"
@@ -188,12 +191,12 @@ class World:
 
         return self._step("issue", call, effect)
 
-    async def record(self, call: Call, allow: Allow, grant: Grant) -> bool:
+    async def record(self, call: Call, allow: Allow, grant: Grant) -> Literal[True] | Deny:
         await asyncio.sleep(0)
 
-        def effect() -> bool:
+        def effect() -> Literal[True] | Deny:
             if self._visits["record"] <= self.moved:
-                return False
+                return self.told
             if not grant.sha256:
                 raise ValueError("no artifact to record")
             self.log.append("granted", call.id)

@@ -13,8 +13,7 @@ from guard.config.home import record
 from guard.core.errors import GuardError
 from guard.lineage.effects import principal_target, tool_target
 from guard.lineage.entry import Kind
-from guard.lineage.sqlite import SqliteStore
-from guard.lineage.store import Contain, Release
+from guard.lineage.store import Contain, Release, Store
 
 ISSUERS: Final = ("api-key", "launch")
 
@@ -45,7 +44,7 @@ class What:
             return "conversation"
         return "principal" if self.principal is not None else "tool"
 
-    def target(self, store: SqliteStore, tenant: str) -> str:
+    def target(self, store: Store, tenant: str) -> str:
         """How the store names it.
 
         Raises:
@@ -65,7 +64,7 @@ class What:
             )
         return tool_target(self.server, self.tool or "")
 
-    def _only_issuer(self, store: SqliteStore, tenant: str) -> str:
+    def _only_issuer(self, store: Store, tenant: str) -> str:
         """Who vouches for the principal, if that is plain from keys and conversations."""
         found = {
             row.issuer

@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "issuer": "guard.cli.key:issuer",
     "policy": "guard.cli.policy:policy",
     "lineage": "guard.cli.lineage:lineage",
+    "store": "guard.cli.store:store",
     "verify": "guard.cli.verify:verify",
     "contain": "guard.cli.containment:contain",
     "release": "guard.cli.containment:release",

@@ -29,8 +29,7 @@ from guard.config.settings import Settings, load_settings
 from guard.core.errors import GuardError, printable
 from guard.core.model import SCOPES_META
 from guard.lineage.entry import Kind
-from guard.lineage.sqlite import SqliteStore
-from guard.lineage.store import PinRow, SavePins
+from guard.lineage.store import PinRow, SavePins, Store
 from guard.policy.findings import nearest
 from guard.proxy.about import Make
 from guard.proxy.catalog import INSTRUCTIONS, listed, rows
@@ -73,14 +72,15 @@ def pin(
     From then on a tool whose definition is another one is refused until it is pinned again. With a
     configuration: guard pin --config guard.yaml [NAME...]
     """
+    address = None
     with told():
         if config is None:
             looked_at = _of_command(words, server=server, env=env)
         else:
             settings = load_settings(config)
-            home = home or settings.home
+            home, address = home or settings.home, settings.address
             looked_at = _of_settings(settings, words, server=server, env=env)
-    with opened(home or default_home(), make=True) as (_, store):
+    with opened(home or default_home(), make=True, address=address) as (_, store):
         reports = [
             _pinned(name, how, store, tenant=tenant, yes=yes, as_json=as_json)
             for name, how in looked_at.items()
@@ -112,7 +112,7 @@ def _of_settings(
 
 
 def _pinned(
-    name: str, how: Reached, store: SqliteStore, *, tenant: str, yes: bool, as_json: bool
+    name: str, how: Reached, store: Store, *, tenant: str, yes: bool, as_json: bool
 ) -> dict[str, Any]:
     """Show one server's tools, and accept them if that is wanted."""
     try:

@@ -14,14 +14,16 @@ from guard.config.launch import cases_beside, read_file
 from guard.core.canonical import NotIJson, NotJson, read
 from guard.core.errors import GuardError, printable
 from guard.core.model import Allow, Call, Conversation, Facts, Pin, Principal, Tool
-from guard.policy.cases import CaseResult, asked, read_cases, run
+from guard.policy.cases import CaseResult, asked, read_cases, run, unused
 from guard.policy.cautions import cautions
 from guard.policy.document import load
 from guard.policy.explain import explain
+from guard.policy.findings import nearest
 from guard.policy.fit import misfits
 from guard.policy.instants import milliseconds
 from guard.policy.rules import Policy
 
+MAX_DIGITS: Final = 15
 FILE: Final = click.Path(path_type=Path)
 
 
@@ -116,6 +118,12 @@ def test(files: tuple[Path, ...], as_json: bool) -> None:
 @click.option("--server", default="server", show_default=True, help="The id of the tool's server.")
 @click.option("--scopes", help="What the credential narrows its role to, separated by commas.")
 @click.option("--declared", default="", help="Scopes that the tool's author declares, separated by commas.")
+@click.option(
+    "--used",
+    multiple=True,
+    metavar="LIMIT=N",
+    help="How much of a limit was used inside its window (default: 0). May be repeated.",
+)
 @click.option("--now", help="The time of the call, RFC 3339 (default: now).")
 @json_option
 def explain_command(
@@ -126,6 +134,7 @@ def explain_command(
     server: str,
     scopes: str | None,
     declared: str,
+    used: tuple[str, ...],
     now: str | None,
     as_json: bool,
     **subjects: str | None,
@@ -142,6 +151,7 @@ def explain_command(
     try:
         loaded = load(read_file(file), name=str(file))
         method, params = asked(kind, name, _arguments(arguments))
+        taken = unused(loaded) | _used(used, loaded)
     except GuardError as error:
         _invalid(error, as_json)
     try:
@@ -158,7 +168,7 @@ def explain_command(
             method=method,
             params=params,
             conversation=Conversation("explain", "launch"),
-            facts=Facts(now=time),
+            facts=Facts(now=time, used=taken),
         ),
         loaded,
     )
@@ -171,6 +181,20 @@ def explain_command(
 
 def _split(text: str) -> frozenset[str]:
     return frozenset(part.strip() for part in text.split(",") if part.strip())
+
+
+def _used(options: tuple[str, ...], policy: Policy) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for option in options:
+        limit, _, amount = option.partition("=")
+        if limit not in unused(policy):
+            remedy = nearest(limit, unused(policy))
+            raise GuardError(f"no limit is called `{printable(limit)}`", where="--used", remedy=remedy)
+        if not (amount.isascii() and amount.isdecimal() and len(amount) <= MAX_DIGITS):
+            remedy = f"give a whole number, such as {limit}=3"
+            raise GuardError("not LIMIT=N", where="--used", remedy=remedy)
+        found[limit] = int(amount)
+    return found
 
 
 def _results(file: Path, loaded: Policy) -> list[CaseResult]:

@@ -19,7 +19,8 @@ import click
 from guard.cli.main import EPILOG as EPILOG  # noqa: PLC0414 - handed on to the commands
 from guard.config.home import HOME_VARIABLE, Home, default_home, open_home
 from guard.core.errors import GuardError, printable
-from guard.lineage.sqlite import SqliteStore
+from guard.lineage.postgres.address import Address
+from guard.lineage.store import Store
 
 NO: Final = 1
 UNUSABLE: Final = 2
@@ -57,11 +58,11 @@ def told() -> Iterator[None]:
 
 
 @contextmanager
-def opened(path: Path, *, make: bool = False) -> Iterator[tuple[Home, SqliteStore]]:
+def opened(path: Path, *, make: bool = False, address: Address | None = None) -> Iterator[tuple[Home, Store]]:
     """A home and its store, made only where the command is one that begins; failures as `told`."""
     with told():
         home = open_home(path, make=make)
-        store = home.store()
+        store = home.store(address=address)
         try:
             yield home, store
         finally:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from guard.artifact.verify import ArtifactRefused, authentic
-from guard.cli.lineage import tell
+from guard.cli.auditing import Progress, checkpoint_option, progress_option, read_kept, tell
 from guard.cli.shared import EPILOG, NO, emit, home_option, json_option, told, when
 from guard.config.home import open_home
 from guard.core.canonical import NotIJson, NotJson, b64, read
@@ -31,9 +31,20 @@ MAX_BYTES: Final = 1024 * 1024
     "--vkey", "vkeys", multiple=True, help="A trusted checkpoint key; repeatable. Default: the home's."
 )
 @click.option("--jwks", type=click.Path(path_type=Path), help="Trusted artifact keys. Default: the home's.")
+@checkpoint_option
+@progress_option
 @home_option
 @json_option
-def verify(*, file: Path, vkeys: tuple[str, ...], jwks: Path | None, home: Path, as_json: bool) -> None:
+def verify(
+    *,
+    file: Path,
+    vkeys: tuple[str, ...],
+    jwks: Path | None,
+    kept: tuple[Path, ...],
+    progress: bool | None,
+    home: Path,
+    as_json: bool,
+) -> None:
     """Check a lineage database, a proof, a checkpoint or an artifact, by what FILE holds.
 
     An artifact is checked for its signature only: whether it still permits anything is for the
@@ -42,7 +53,10 @@ def verify(*, file: Path, vkeys: tuple[str, ...], jwks: Path | None, home: Path,
     with told():
         start = _start(file)
         if start.startswith(SQLITE):
-            tell(audit(file, _vkeys(vkeys, home)), as_json=as_json)
+            trusted = _vkeys(vkeys, home)
+            with Progress(progress) as told_how_far:
+                report = audit(file, trusted, kept=read_kept(kept, trusted), progress=told_how_far)
+            tell(report, as_json=as_json)
             return
         try:
             value, lines = _small(file, start, vkeys, jwks, home)

@@ -11,11 +11,11 @@ from guard.config.settings import FixedCaller, Settings
 from guard.core.errors import GuardError
 from guard.core.model import Principal
 from guard.identity.api_keys import authenticate
-from guard.lineage.sqlite import SqliteStore
+from guard.lineage.store import Store
 from guard.proxy.http import Identify
 
 
-def who(settings: Settings, store: SqliteStore) -> tuple[Identify, str]:
+def who(settings: Settings, store: Store) -> tuple[Identify, str]:
     """How callers are known, and the tenant that servers are started for before anybody calls.
 
     Over HTTP by the key in `Authorization`, read anew at each look (RFC 6750 section 2.1); on stdio by

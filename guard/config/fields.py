@@ -22,6 +22,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from guard.config.launch import KEY_VARIABLE
 from guard.core.errors import printable
+from guard.lineage.postgres.address import SCHEMES, holds_secret
 
 NEXT: Final = "\n  next: "
 SERVER_NAME: Final = r"^(?=.{1,32}$)[a-z0-9](?:_?[a-z0-9-])*$"
@@ -131,6 +132,17 @@ def _at_host(pattern: re.Pattern[str]) -> Callable[[str], bool]:
     return lambda text: (found := pattern.fullmatch(text)) is not None and _is_host(found["authority"])
 
 
+def _is_store(url: str) -> bool:
+    try:
+        holds_secret(url)  # it can be taken apart
+    except ValueError:
+        return False
+    scheme, found, rest = url.partition("://")
+    return (
+        scheme in SCHEMES and bool(found and rest) and _VISIBLE.fullmatch(url) is not None and " " not in url
+    )
+
+
 def _header_value(value: Any) -> Any:
     if isinstance(value, dict) and set(value) == {"env"} and isinstance(value["env"], str):
         name = _VARIABLE_NAME.validate_python(value["env"])
@@ -175,6 +187,15 @@ Origin = Annotated[
 Url = Annotated[
     str,
     law(_at_host(_URL), "is no http or https URL without user info and fragment", "write https://HOST/PATH"),
+]
+StoreUrl = Annotated[
+    str,
+    law(_is_store, "is no URL of a PostgreSQL database", "write postgresql://USER@HOST/DATABASE"),
+    law(
+        lambda url: not holds_secret(url),
+        "holds a password",
+        "remove it, and give `password_file` or `password_env` (or libpq's own PGPASSFILE)",
+    ),
 ]
 HeaderName = Annotated[
     str,

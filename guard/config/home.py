@@ -5,9 +5,7 @@ What is made here for the first time is made so that two processes that start at
 
 from __future__ import annotations
 
-import contextlib
 import os
-import stat
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,21 +15,24 @@ from typing import Any, Final
 from guard.artifact.grant import Issuer
 from guard.artifact.replay import MemoryReplay
 from guard.artifact.verify import Verifier
+from guard.config import stores
+from guard.config.private import be_private, make_once
 from guard.core.canonical import NotIJson, NotJson, b64, canonical, digest, read, unb64
 from guard.core.errors import GuardError
 from guard.core.keys import KeySet, SigningKey, vkey
+from guard.lineage.abandoned import close_abandoned as close_abandoned  # noqa: PLC0414 - handed on
 from guard.lineage.entry import Kind
-from guard.lineage.lease import Lease
 from guard.lineage.log import entry
-from guard.lineage.sqlite import SqliteStore
+from guard.lineage.postgres.address import Address
+from guard.lineage.sources import Source
 from guard.lineage.store import (
-    CloseGrant,
     Conflict,
     Effect,
     Outcome,
     Place,
     Recorded,
     SaveSetting,
+    Store,
     Transaction,
 )
 
@@ -94,21 +95,29 @@ class Home:
             accept_observed=True,
         )
 
-    def store(self, *, lax: bool = False) -> SqliteStore:
+    def store(self, *, lax: bool = False, address: Address | None = None) -> Store:
         """Open the store, made where there is none; its key set is recorded when it is new or changed.
 
         Args:
             lax: commits do not wait for the disk. For benchmarks only.
+            address: where a shared one is; None for the one that this home uses.
+
+        Raises:
+            StoreError: it cannot be opened, or it is not the one that this home uses.
         """
-        database = self.path / "guard.db"
-        with contextlib.suppress(FileExistsError):  # SQLite's own default lets others read it
-            os.close(os.open(database, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        _private(database, "store", 0o600)
-        store = SqliteStore(database, key=self.checkpoint_key, origin=self.origin, lax=lax)
+        store = stores.open_store(self, lax=lax, address=address)
         state = {"jwks": self.keys.jwks(), "vkey": self.vkey}
-        if store.setting(DEFAULT_TENANT, _KEY_SET) != digest(state):
-            record(store, Kind.KEY_SET, state, SaveSetting(_KEY_SET, digest(state)))
+        try:
+            if store.setting(DEFAULT_TENANT, _KEY_SET) != digest(state):
+                record(store, Kind.KEY_SET, state, SaveSetting(_KEY_SET, digest(state)))
+        except BaseException:
+            store.close()
+            raise
         return store
+
+    def source(self) -> Source:
+        """Where an audit reads this home's store. Raises StoreError."""
+        return stores.source(self.path)
 
 
 def default_home() -> Path:
@@ -135,7 +144,7 @@ def open_home(path: Path, *, make: bool = True) -> Home:
         keys.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise GuardError(f"cannot be made: {error.strerror}", where=str(path)) from None
-    _private(keys, "key folder", 0o700)
+    be_private(keys, "key folder", 0o700)
     name = _secret(keys / "name.json", lambda: {"name": f"guard.local/{os.urandom(8).hex()}"}).get("name")
     pairwise = _secret(keys / "pairwise.json", lambda: {"kty": "oct", "k": b64(os.urandom(_SEED_BYTES))})
     if not isinstance(name, str) or not name:
@@ -174,8 +183,8 @@ def _bytes(jwk: Mapping[str, Any], member: str, path: Path) -> bytes:
 def _secret(path: Path, fresh: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Read a private file, made first where there is none."""
     if not path.exists():
-        _make_once(path, canonical(fresh()))
-    _private(path, "key file", 0o600)
+        make_once(path, canonical(fresh()))
+    be_private(path, "key file", 0o600)
     try:
         value = read(path.read_bytes())
     except (NotJson, NotIJson) as error:
@@ -185,35 +194,8 @@ def _secret(path: Path, fresh: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def _make_once(path: Path, data: bytes) -> None:
-    """Whoever links first wins; the others read what stands."""
-    own = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    fd = os.open(own, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(own, path)
-        except FileExistsError:
-            return
-    finally:
-        own.unlink()
-
-
-def _private(path: Path, what: str, mode: int) -> None:
-    found = path.stat()
-    if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid != os.geteuid():
-        raise GuardError(
-            f"the {what} can be read by others",
-            where=str(path),
-            remedy=f"chmod {mode:o} {path} (and make new keys if others may have read them)",
-        )
-
-
 def record(
-    store: SqliteStore,
+    store: Store,
     kind: Kind,
     fields: Mapping[str, Any],
     *effects: Effect,
@@ -231,27 +213,3 @@ def record(
     if not isinstance(outcome, Recorded):
         raise GuardError("the store moved meanwhile", remedy="run the command again")
     return outcome
-
-
-def close_abandoned(store: SqliteStore, lease: Lease) -> int:
-    """Close as `unknown` every grant whose process is dead. Returns how many there were."""
-    closed = 0
-    owed: dict[str, list[tuple[str, Place]]] = {}
-    for call, instance, place in store.open_grants():
-        owed.setdefault(instance, []).append((call, place))
-    for instance, grants in owed.items():
-        with lease.takeover(instance) as dead:
-            if dead:
-                outcomes = store.apply(
-                    [
-                        Transaction(
-                            place,
-                            entry(Kind.UNKNOWN, call, {"reason": "restart"}),
-                            clock(),
-                            effects=(CloseGrant(call),),
-                        )
-                        for call, place in grants
-                    ]
-                )
-                closed += sum(isinstance(outcome, Recorded) for outcome in outcomes)
-    return closed

@@ -16,8 +16,7 @@ from guard.core.errors import GuardError, printable
 from guard.core.keys import KeySet
 from guard.core.model import Principal
 from guard.identity.api_keys import authenticate
-from guard.lineage.sqlite import SqliteStore
-from guard.lineage.store import Recorded
+from guard.lineage.store import Recorded, Store
 from guard.policy.cases import load_checked
 from guard.policy.fit import check_against
 from guard.policy.rules import Policy
@@ -68,7 +67,7 @@ def read_file(path: Path) -> bytes:
 
 
 def adopt_policy(
-    store: SqliteStore, policy: Policy, definitions: Mapping[tuple[str, str], Any], *, tenant: str
+    store: Store, policy: Policy, definitions: Mapping[tuple[str, str], Any], *, tenant: str
 ) -> None:
     """Hold the policy against the pinned tools, and record it if it is new to the store.
 
@@ -84,7 +83,7 @@ def adopt_policy(
 
 
 def check_policy(
-    store: SqliteStore, policy: Policy, definitions: Mapping[tuple[str, str], Any], *, tenant: str
+    store: Store, policy: Policy, definitions: Mapping[tuple[str, str], Any], *, tenant: str
 ) -> None:
     """Hold a policy against the pinned tools, and against what the store has seen of it.
 
@@ -133,9 +132,7 @@ def environment(named: Sequence[str]) -> dict[str, str]:
     return env
 
 
-def identity(
-    store: SqliteStore, *, role: str | None, principal: str | None
-) -> tuple[Callable[[], Principal], str]:
+def identity(store: Store, *, role: str | None, principal: str | None) -> tuple[Callable[[], Principal], str]:
     """How the launch says who calls: the API key in the environment, or role and principal.
 
     Returns: a function that makes the Principal, asked anew at every call; and the tenant.

@@ -12,12 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from guard.config import stores
 from guard.config.home import DEFAULT_TENANT, Home, clock, open_home
 from guard.config.launch import adopt_policy, environment, identity, load_policy, server_name, trusted
 from guard.config.wiring import about, begin, definitions, say, settle, tell_of, warn_of_role
 from guard.core.errors import Refused
 from guard.core.model import Conversation
-from guard.lineage.sqlite import SqliteStore
+from guard.lineage.store import Store
 from guard.proxy import eras
 from guard.proxy.house import Generation, House
 from guard.proxy.links import Link, ToolServer
@@ -76,7 +77,7 @@ class Launch:
 class Guarded:
     """Everything that runs while one server is guarded."""
 
-    def __init__(self, launch: Launch, home: Home, store: SqliteStore) -> None:
+    def __init__(self, launch: Launch, home: Home, store: Store) -> None:
         self.home = home
         self.store = store
         self.gone = asyncio.Event()
@@ -86,7 +87,8 @@ class Guarded:
         name = launch.server_id
         adopt_policy(store, policy, definitions(store, tenant, [name]), tenant=tenant)
         make = partial(Process, launch.command, env=environment(launch.env), timeout=launch.timeout)
-        parents = trusted(launch.trust, audience=home.name)
+        replay = stores.replay(store, home.path) if launch.trust else None
+        parents = trusted(launch.trust, audience=home.name, replay=replay)
         self.lease, self.log = begin(store, home)
         known = about(
             name,
@@ -144,6 +146,7 @@ class Guarded:
     async def close(self) -> None:
         """Stop the server, write what is owed, let go."""
         await self.server.close()
+        self.house.warden.close()
         await self.log.close()
         self.lease.release()
         self.store.close()

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from guard.artifact.replay import SqliteReplay
+from guard.config import stores
 from guard.config.door import hosts, tls, who
 from guard.config.home import DEFAULT_TENANT, Home, clock, default_home, open_home
 from guard.config.launch import adopt_policy, check_policy, load_policy, trusted
@@ -22,7 +22,7 @@ from guard.config.run import STOPPING, named_or_inferred, on_signals, serve_pipe
 from guard.config.settings import FixedCaller, ServerSettings, Settings, load_settings
 from guard.config.wiring import about, begin, definitions, say, settle, tell_of, tenants, warn_of_role
 from guard.core.errors import GuardError, Refused
-from guard.lineage.sqlite import SqliteStore
+from guard.lineage.store import Store
 from guard.policy.rules import Policy
 from guard.proxy import eras
 from guard.proxy.documents import Published
@@ -36,7 +36,7 @@ from guard.proxy.sessions import Sessions
 from guard.proxy.world import Gate
 
 DRAIN_SECONDS: Final = 10.0
-_FIXED: Final = ("home", "listen", "tls")
+_FIXED: Final = ("home", "store", "listen", "tls")
 """What a reload cannot change."""
 
 
@@ -74,7 +74,7 @@ class Serving:
         path: Path,
         settings: Settings,
         home: Home,
-        store: SqliteStore,
+        store: Store,
         *,
         policy: Policy | None = None,
         worker: Worker | None = None,
@@ -141,9 +141,9 @@ class Serving:
         return server
 
     def _parents(self, settings: Settings) -> tuple[Any, ...]:
-        """Verifiers of what clients present; several workers remember together what was used."""
+        """Verifiers of what clients present; whoever uses the store remembers together what was used."""
         items = [f"{one.issuer}={one.jwks}" for one in settings.trust]
-        replay = SqliteReplay(self._worker.post.folder / "parents.db") if self._worker and items else None
+        replay = stores.replay(self.store, self.home.path) if items else None
         return trusted(items, audience=self.home.name, replay=replay)
 
     @property
@@ -251,6 +251,7 @@ class Serving:
         await asyncio.gather(*self._beside, return_exceptions=True)
         servers = self.house.generation.servers.values()
         await asyncio.gather(*(server.close() for server in servers), return_exceptions=True)
+        self.house.warden.close()
         await self.log.close()
         self.lease.release()
         self.store.close()
@@ -376,7 +377,7 @@ async def serve(path: Path, loaded: Loaded, worker: Worker | None = None) -> Non
     """
     settings = loaded.settings
     home = open_home(settings.home or default_home())
-    store = home.store(lax=settings.durability == LAX)
+    store = home.store(lax=settings.durability == LAX, address=settings.address)
     try:
         serving = Serving(
             path.absolute(),  # noqa: ASYNC240 - before anything is served

@@ -40,6 +40,7 @@ from guard.config.fields import (
     Origin,
     Seconds,
     ServerName,
+    StoreUrl,
     Url,
     Variable,
     authority,
@@ -49,6 +50,7 @@ from guard.config.fields import (
 )
 from guard.config.launch import PASSED_ON, read_file
 from guard.core.errors import GuardError, printable
+from guard.lineage.postgres.address import Address
 from guard.policy.findings import explain_invalid
 from guard.policy.language import SCHEMA_URL, RoleName, Strict
 from guard.policy.reading import Text, read
@@ -73,6 +75,24 @@ def _caller(value: Any) -> Any:
     if value != "api-keys" and not isinstance(value, FixedCaller):
         raise fault("is neither api-keys nor {role: NAME}", "write one of the two")
     return value
+
+
+class SharedStore(Settled):
+    """A PostgreSQL database that several Guards share."""
+
+    url: StoreUrl = Field(repr=False)
+    password_file: FilePath | None = Field(default=None, description="its first line is the password")
+    password_env: Variable | None = Field(default=None, description="the variable that holds the password")
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.password_file is not None and self.password_env is not None:
+            raise fault("has no effect beside `password_env`", "keep one of the two", "password_file")
+        return self
+
+
+def _store(value: Any) -> Any:
+    return {"url": value} if isinstance(value, str) else value
 
 
 class Tls(Settled):
@@ -159,6 +179,9 @@ class Settings(Settled):
         Field(json_schema_extra={"const": 1}, description="version of this language"),
     ]
     home: FilePath | None = None
+    store: Annotated[
+        SharedStore | None, BeforeValidator(_store, json_schema_input_type=str | SharedStore | None)
+    ] = None
     policy: FilePath
     listen: Listen = "127.0.0.1:8640"
     identity: Annotated[
@@ -205,6 +228,13 @@ class Settings(Settled):
     def audience(self, name: str) -> str:
         """`aud` of the artifacts for a server. Raises KeyError: no server has this name."""
         return self.servers[name].audience or name
+
+    @property
+    def address(self) -> Address | None:
+        """Where the shared store is; None for the one that the home uses."""
+        if self.store is None:
+            return None
+        return Address(self.store.url, self.store.password_file, self.store.password_env or "")
 
     @property
     def stdio(self) -> bool:

@@ -10,8 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from guard.lineage.sqlite import SqliteStore
-from guard.lineage.store import Busy, Outcome, Transaction
+from guard.lineage.store import Busy, Outcome, Store, Transaction
 
 AT_LEAST: Final = 0.005
 """Seconds that a writer waits for the others even where it may not wait: several commits of theirs."""
@@ -25,7 +24,7 @@ class Shared:
         store: what is shared.
     """
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
         self._patience = 0.0
 

@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, cast
 
-from guard.config.home import DEFAULT_TENANT, Home, close_abandoned
+from guard.config.home import DEFAULT_TENANT, Home
 from guard.config.sharing import Shared
+from guard.config.stores import RenewableLease, Replicated
 from guard.core.errors import printable
 from guard.core.model import Pin, Tool
-from guard.lineage.lease import Lease
+from guard.lineage.abandoned import Lease, close_abandoned
+from guard.lineage.lease import Lease as FileLease
 from guard.lineage.log import IN_PLACE, Log
-from guard.lineage.sqlite import SqliteStore
 from guard.lineage.store import Store
 from guard.policy.findings import nearest
 from guard.policy.rules import Policy
@@ -22,7 +23,7 @@ from guard.proxy.about import About, Make
 from guard.proxy.catalog import Catalog
 
 
-def begin(store: SqliteStore, home: Home, *, shared: bool = False) -> tuple[Lease, Log]:
+def begin(store: Store, home: Home, *, shared: bool = False) -> tuple[Lease, Log]:
     """Take the lease, end what a dead process left open, and start the log's writer.
 
     Args:
@@ -30,10 +31,31 @@ def begin(store: SqliteStore, home: Home, *, shared: bool = False) -> tuple[Leas
         home: where the leases are.
         shared: whether other workers write to the store all the time.
     """
-    lease = Lease(home.path / "run")
+    if isinstance(store, Replicated):
+        return _begin_replica(store)
+    lease = FileLease(home.path / "run")
     close_abandoned(store, lease)
     written = cast("Store", Shared(store)) if shared else store  # it is the store in all that it does not say
     return lease, Log(written, on_failure=_log_failed, in_place=IN_PLACE)
+
+
+def _begin_replica(store: Replicated) -> tuple[Lease, Log]:
+    """As `begin`, with a store that comes back by itself when it was away."""
+    lease = store.lease()
+    try:
+        close_abandoned(store, lease)
+        store.serve(lease.instance, _sequencer_failed)
+    except BaseException:
+        lease.release()
+        raise
+    mend = partial(_mend, store, lease)
+    return lease, Log(store, on_failure=_store_away, mend=mend, on_mended=_store_back)
+
+
+def _mend(store: Store, lease: RenewableLease) -> None:
+    """What was being written when the store went away is settled: under a new name, with nothing open."""
+    lease.renew()
+    close_abandoned(store, lease, reason="store-unavailable")
 
 
 def about(
@@ -42,7 +64,7 @@ def about(
     *,
     audience: str,
     home: Home,
-    store: SqliteStore,
+    store: Store,
     pin_command: Callable[[str], str],
     shared: bool = False,
     idle_seconds: float | None = None,
@@ -68,7 +90,7 @@ def about(
     )
 
 
-def definitions(store: SqliteStore, tenant: str, servers: Iterable[str]) -> Mapping[tuple[str, str], Any]:
+def definitions(store: Store, tenant: str, servers: Iterable[str]) -> Mapping[tuple[str, str], Any]:
     """Every pinned definition of these servers, by (server, name)."""
     found: dict[tuple[str, str], Any] = {}
     for server in servers:
@@ -78,7 +100,7 @@ def definitions(store: SqliteStore, tenant: str, servers: Iterable[str]) -> Mapp
     return found
 
 
-def tenants(store: SqliteStore) -> list[str]:
+def tenants(store: Store) -> list[str]:
     """Every tenant that has an API key, and the default one."""
     return list(dict.fromkeys([DEFAULT_TENANT, *(record.tenant for record in store.api_keys())]))
 
@@ -101,6 +123,19 @@ def tell_of(tools: Sequence[Tool], pin_command: str) -> None:
 def _log_failed(error: BaseException) -> None:
     what = f"the lineage cannot be written, every call is denied: {printable(str(error))}"
     say(what, "mend the disk or the file, then start Guard again")
+
+
+def _store_away(error: BaseException) -> None:
+    what = f"the lineage cannot be written, every call is denied: {printable(str(error))}"
+    say(what, "make the database reachable again; Guard goes on by itself then")
+
+
+def _store_back() -> None:
+    say("the lineage can be written again")
+
+
+def _sequencer_failed(error: BaseException) -> None:
+    say(f"entries wait outside the log, and none is signed: {printable(str(error))}")
 
 
 COLLECT: Final = (20_000, 20, 50)

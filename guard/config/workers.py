@@ -106,7 +106,8 @@ class Parent:
                 remedy="leave it out, or listen on HOST:PORT",
             )
         home = open_home(settings.home or default_home())
-        home.store(lax=settings.durability == LAX).close()  # made once, before several want to
+        # made once, before several want to
+        home.store(lax=settings.durability == LAX, address=settings.address).close()
         run = home.path / "run"
         run.mkdir(mode=0o700, exist_ok=True)
         self._folder = Path(tempfile.mkdtemp(prefix="w", dir=run))  # for this user only

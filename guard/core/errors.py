@@ -35,6 +35,7 @@ class Reason(StrEnum):
     INTENT_UNMATCHED = "intent-unmatched"
     DEFAULT_DENY = "default-deny"
     RULE_FAILED = "rule-failed"
+    LIMIT_REACHED = "limit-reached"
     # runtime conditions (step 4, again inside step 6)
     POLICY_EXPIRED = "policy-expired"
     POLICY_SUPERSEDED = "policy-superseded"
@@ -42,6 +43,7 @@ class Reason(StrEnum):
     STORE_UNAVAILABLE = "store-unavailable"
     CLOCK_BEHIND = "clock-behind"
     CONVERSATION_CONTAINED = "conversation-contained"
+    CONVERSATION_SEALED = "conversation-sealed"
     PRINCIPAL_CONTAINED = "principal-contained"
     TOOL_CONTAINED = "tool-contained"
     # the way to the server (steps 5 to 8)

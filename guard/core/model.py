@@ -105,8 +105,11 @@ class Facts:
         last: UNIX milliseconds of the newest entry of the log.
         artifact_key: whether a signing key is present and inside its validity.
         store_writable: whether the log still takes entries.
-        contained: what is out of use: any of "all", "conversation", "principal", "tool".
+        contained: what is out of use: any of "all", "conversation", "principal", "tool"; and "sealed" where
+            this conversation is closed.
         versions: every version that the decision rests on, checked again in step 6.
+        used: how much was taken inside its window, by the id of each limit on what is called; counted
+            again in step 6. A limit that is not in it denies.
     """
 
     now: int
@@ -115,6 +118,7 @@ class Facts:
     store_writable: bool = True
     contained: frozenset[str] = frozenset()
     versions: Mapping[str, int] = field(default_factory=dict)
+    used: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +211,25 @@ class _Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Reservation:
+    """What must be taken from a counter before the call may run.
+
+    Attributes:
+        limit: id of the rule that says so.
+        counter: short text that names the counter.
+        amount: how much; 1 where calls are counted.
+        most: how much there may be inside the window.
+        window: milliseconds.
+    """
+
+    limit: str
+    counter: str
+    amount: int
+    most: int
+    window: int
+
+
+@dataclass(frozen=True, slots=True)
 class Allow(_Decision):
     """The call may run, if every obligation is met.
 
@@ -215,12 +238,14 @@ class Allow(_Decision):
         scopes: what this tool required, sorted; no more than that goes into the artifact.
         obligations: what the enforcement point must do, sorted; an unknown one denies.
         mode: "enforce" or "observe".
+        reservations: what must be taken with the grant, in the same transaction, sorted by limit.
     """
 
     rules: tuple[str, ...]
     scopes: tuple[str, ...]
     obligations: tuple[str, ...] = ()
     mode: str = "enforce"
+    reservations: tuple[Reservation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,28 +1,32 @@
-"""Check a lineage from its file alone: every leaf, chain, ending, tree node and the checkpoint.
+"""Check a lineage from its rows alone: every leaf, chain, ending, seal, tree node and the checkpoint.
 
-Nothing here needs a secret or trusts the program that wrote the file: what is checked is the
+Nothing here needs a secret or trusts the program that wrote the rows: what is checked is the
 bytes that stand there, and whether the holder of the checkpoint key signed for them.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from guard.core.canonical import b64
-from guard.core.errors import GuardError, printable
-from guard.lineage import merkle
+from guard.core.errors import GuardError
 from guard.lineage.checkpoint import Checkpoint, VerifierKey, open_checkpoint
-from guard.lineage.database import StoreError, connect
-from guard.lineage.entry import ENDINGS, GENESIS, Kind, Leaf, opened, parse
-from guard.lineage.rows import read_checkpoint, read_conversations, read_entries, read_head, read_node
+from guard.lineage.entry import ENDINGS, GENESIS, Kind, opened, parse
+from guard.lineage.grown import Grown
+from guard.lineage.ranges import Brief, Fault, Stage, named, parts
+from guard.lineage.sources import Rows, Source, SqliteSource
 from guard.lineage.store import EntryRow
+
+MAX_FINDINGS: Final = 10_000
+"""How many findings are kept. A record in which everything is wrong does not take all memory."""
+
+Progress = Callable[[int, int], None]
+"""Told now and then how many entries were checked, and how many the head says that there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,12 @@ class Report:
         granted, ended, denied: how many entries of these kinds.
         open: calls that were granted and have no ending yet.
         erased: entries whose disclosures are gone; no fault, they can no longer be read.
+        sealed: how many conversations are closed.
+        waiting: what is durable and has no place in the log yet; of it only the calls are looked at.
         size: tree size of the signed checkpoint, None if it does not verify.
         root: root hash of that checkpoint, base64url.
-        findings: everything that is wrong; empty if nothing is.
+        findings: everything that is wrong, at most MAX_FINDINGS; empty if nothing is.
+        further: how many more there were.
     """
 
     entries: int = 0
@@ -62,9 +69,12 @@ class Report:
     denied: int = 0
     open: list[str] = field(default_factory=list)
     erased: int = 0
+    sealed: int = 0
+    waiting: int = 0
     size: int | None = None
     root: str = ""
     findings: list[Finding] = field(default_factory=list)
+    further: int = 0
 
     @property
     def conversations(self) -> int:
@@ -77,194 +87,213 @@ class Report:
         return not self.findings
 
 
-def audit(path: Path, vkeys: list[VerifierKey]) -> Report:
-    """Recompute everything that a store's file holds.
+def audit(
+    store: Path | Source,
+    vkeys: list[VerifierKey],
+    *,
+    kept: Sequence[Checkpoint] = (),
+    progress: Progress | None = None,
+    cores: int | None = None,
+) -> Report:
+    """Recompute everything that a store holds.
+
+    Memory does not grow with the entries. It grows by less than a kilobyte for each conversation and
+    each open grant, and by what is found.
 
     Args:
-        path: the SQLite file.
+        store: a SQLite file, or where else the rows are.
         vkeys: checkpoint keys that are trusted.
+        kept: checkpoints that were kept elsewhere, verified: the tree must begin with theirs.
+        progress: told after each range of entries.
+        cores: how many processes check. Unless given all that this one may use, and one for a small log.
 
     Raises:
-        StoreError: there is no such file, or it is no store.
+        StoreError: there is no store, or it cannot be read.
     """
-    try:
-        with closing(connect(path, read_only=True)) as db:
-            # One read transaction: a Guard that is writing meanwhile does not disturb the picture.
-            db.execute("BEGIN")
-            return _Audit(db).run(vkeys)
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # damaged names do not decode
-        raise StoreError(f"the file is damaged: {printable(str(error))}", where=str(path)) from None
+    source = SqliteSource(store) if isinstance(store, Path) else store
+    with source.opened() as rows:
+        return _Audit(rows, kept).run(source, vkeys, progress, cores)
 
 
 @dataclass(slots=True)
 class _Chain:
     entries: int = 0
     head: bytes = b""
+    who: bytes = b""
+    sealed: bool = False
 
 
 class _Audit:
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    """The part that depends on the order: one entry after the other, each only briefly."""
+
+    def __init__(self, rows: Rows, kept: Sequence[Checkpoint]) -> None:
+        self._rows = rows
+        self._kept = kept
+        self._tree = Grown(rows, [checkpoint.size for checkpoint in kept])
         self._report = Report()
-        self._who: dict[str, tuple[Any, ...]] = {}
         self._chains: dict[str, _Chain] = {}
         self._open: dict[str, int] = {}
+        self._faults: list[Fault] = []
         self._last = 0
+        self._next = 0
 
-    def run(self, vkeys: list[VerifierKey]) -> Report:
-        frontier = merkle.Frontier.empty()
-        for row in self._rows():
-            if row.index != self._report.entries:
-                self._find(
-                    row.index, "", f"the entries {self._report.entries} to {row.index - 1} are missing"
-                )
-            self._report.entries += 1
-            hashed = merkle.leaf_hash(row.leaf)
-            self._entry(row, hashed)
-            # The tree is grown over the hash that stands, so that one bad leaf is one finding.
-            frontier, nodes = frontier.append(row.hash if len(row.hash) == len(hashed) else hashed)
-            for level, index, node in nodes:
-                self._node(level, index, node, row.index)
+    def run(
+        self, source: Source, vkeys: list[VerifierKey], progress: Progress | None, cores: int | None
+    ) -> Report:
+        size = (self._rows.head() or (None, 0))[1]
+        for part in parts(source, self._rows, cores):
+            self._faults = part.faults
+            for brief in part.briefs:
+                self._entry(brief)
+            for conversation, who in part.who.items():
+                chain = self._chain(conversation)
+                chain.who = chain.who or who
+            self._report.erased += part.erased
+            self._faults += self._tree.add(part)
+            for fault in sorted(self._faults, key=lambda fault: fault[:2]):
+                self._find(*fault[2:])
+            if part.damaged:
+                self._find(self._report.entries, "", f"the store is damaged here: {part.damaged}")
+                break
+            if progress is not None:
+                progress(self._report.entries, size if isinstance(size, int) else 0)
+        for _ in range(self._rows.strays()):
+            self._find(None, "", "a row of the entries has no index")
         self._chains_end()
-        self._checkpoint(frontier, vkeys)
+        self._open_end()
+        self._checkpoint(vkeys)
+        self._beginnings()
         self._report.open = sorted(self._open, key=self._open.__getitem__)
         self._report.chains = {name: chain.entries for name, chain in self._chains.items()}
         return self._report
 
-    def _rows(self) -> Iterator[EntryRow]:
-        rows = read_entries(self._db)
-        while True:
-            try:
-                row = next(rows)
-            except StopIteration:
-                return
-            except sqlite3.DatabaseError as error:
-                self._find(self._report.entries, "", f"the file is damaged here: {printable(str(error))}")
-                return
-            if isinstance(row.index, int):
-                yield _typed(row)
-            else:
-                self._find(None, "", "a row of the entries has no index")
-
     def _find(self, entry: int | None, conversation: str, what: str) -> None:
-        self._report.findings.append(Finding(entry, conversation, what))
-
-    def _entry(self, row: EntryRow, hashed: bytes) -> None:
-        if hashed != row.hash:
-            self._find(row.index, row.conversation, "the leaf is not the one that was recorded")
-        try:
-            leaf = parse(row.leaf)
-        except ValueError as error:
-            self._find(row.index, row.conversation, str(error))
-            self._chain(row.conversation).entries = row.seq + 1
-            self._chain(row.conversation).head = row.hash
-            return
-        self._place(row, leaf)
-        self._ending(row, leaf)
-        self._disclosures(row, leaf)
+        if len(self._report.findings) < MAX_FINDINGS:
+            self._report.findings.append(Finding(entry, conversation, what))
+        else:
+            self._report.further += 1
 
     def _chain(self, conversation: str) -> _Chain:
-        return self._chains.setdefault(conversation, _Chain())
+        chain = self._chains.get(conversation)
+        if chain is None:
+            chain = self._chains[conversation] = _Chain()
+        return chain
 
-    def _place(self, row: EntryRow, leaf: Leaf) -> None:
-        if (leaf.conversation, leaf.seq) != (row.conversation, row.seq):
-            self._find(
-                row.index, row.conversation, "the leaf belongs to another place than it is filed under"
-            )
-        chain = self._chain(leaf.conversation)
-        if leaf.seq != chain.entries:
-            self._find(
-                row.index, leaf.conversation, f"entry {leaf.seq} follows {chain.entries} entries: a gap"
-            )
-        if leaf.prev != (b64(chain.head) if chain.head else GENESIS):
-            self._find(row.index, leaf.conversation, "the chain is broken: `prev` is not the entry before")
-        if leaf.at < self._last:
-            self._find(row.index, leaf.conversation, "the time runs backwards")
-        self._last = max(self._last, leaf.at)
-        chain.entries, chain.head = leaf.seq + 1, row.hash
+    # -- one entry after the other -------------------------------------------------------------
 
-    def _ending(self, row: EntryRow, leaf: Leaf) -> None:
-        if leaf.kind is Kind.GRANTED:
+    def _entry(self, brief: Brief) -> None:
+        if brief.number != self._next:
+            what = (
+                f"the entries {self._next} to {brief.number - 1} are missing"
+                if brief.number > self._next
+                else "an entry in a place where none can be"
+            )
+            self._fault(brief, Stage.GAP, what, conversation="")
+        self._next = brief.number + 1
+        self._report.entries += 1
+        if brief.leaf is None:
+            conversation, seq = brief.filed
+            chain = self._chain(conversation)
+            chain.entries, chain.head = seq + 1, brief.hash
+            return
+        conversation, seq, prev, at, kind, call = brief.leaf
+        chain = self._chain(conversation)
+        if seq != chain.entries:
+            self._fault(brief, Stage.CHAIN, f"entry {seq} follows {chain.entries} entries: a gap")
+        if prev != (b64(chain.head) if chain.head else GENESIS):
+            self._fault(brief, Stage.CHAIN, "the chain is broken: `prev` is not the entry before")
+        if chain.sealed:
+            self._fault(brief, Stage.CHAIN, "an entry after the seal of its conversation")
+        if at < self._last:
+            self._fault(brief, Stage.CHAIN, "the time runs backwards")
+        self._last = max(self._last, at)
+        chain.entries, chain.head = seq + 1, brief.hash
+        if kind is Kind.SEALED:
+            self._seal(brief, chain)
+        else:
+            self._ending(brief, kind, call)
+
+    def _ending(self, brief: Brief, kind: Kind, call: str) -> None:
+        if kind is Kind.GRANTED:
             self._report.granted += 1
-            if leaf.call in self._open:
-                self._find(row.index, leaf.conversation, "a grant under the id of an open one")
-            self._open[leaf.call] = row.index
-        elif leaf.kind in ENDINGS:
+            if call in self._open:
+                self._fault(brief, Stage.ENDING, "a grant under the id of an open one")
+            self._open[call] = brief.number
+        elif kind in ENDINGS:
             self._report.ended += 1
-            if self._open.pop(leaf.call, None) is None:
-                self._find(row.index, leaf.conversation, "an ending without its grant, or a second one")
-        elif leaf.kind is Kind.DENIED:
+            if self._open.pop(call, None) is None:
+                self._fault(brief, Stage.ENDING, "an ending without its grant, or a second one")
+        elif kind is Kind.DENIED:
             self._report.denied += 1
 
-    def _disclosures(self, row: EntryRow, leaf: Leaf) -> None:
-        if row.disclosures is None:
-            self._report.erased += 1
-            return
-        try:
-            disclosures = orjson.loads(row.disclosures)
-            fields = opened(leaf, disclosures)
-        except (ValueError, TypeError, AttributeError):
-            self._find(row.index, leaf.conversation, "what stands beside the leaf does not open it")
-            return
-        if len(fields) != len(leaf.digests):
-            self._find(row.index, leaf.conversation, "a field is missing beside the leaf")
-        self._named(leaf.conversation, fields)
+    def _seal(self, brief: Brief, chain: _Chain) -> None:
+        self._report.sealed += 1
+        chain.sealed = True
+        if brief.total is not None and brief.total != chain.entries:
+            what = f"the seal counts {brief.total!r} entries and is number {chain.entries}"
+            self._fault(brief, Stage.ENDING, what)
 
-    def _named(self, conversation: str, fields: dict[str, Any]) -> None:
-        """Whose conversation its entries say that it is."""
-        match fields:
-            case {"tenant": tenant, "principal": [issuer, subject], "conversation": {"id": given}}:
-                self._who.setdefault(conversation, (tenant, issuer, subject, given))
+    def _fault(self, brief: Brief, stage: Stage, what: str, *, conversation: str | None = None) -> None:
+        if conversation is None:
+            conversation = brief.leaf[0] if brief.leaf else brief.filed[0]
+        self._faults.append(Fault(brief.number, stage, brief.number, conversation, what))
 
-    def _node(self, level: int, index: int, node: bytes, entry: int) -> None:
-        try:
-            stands = read_node(self._db, level, index)
-        except KeyError:
-            stands = b""
-        if stands != node:
-            self._find(entry, "", f"the tree node {level}/{index} is not the hash of what is below it")
+    # -- what must be true of all ---------------------------------------------------------------
 
     def _chains_end(self) -> None:
-        unlisted = set(self._chains)
-        for row in read_conversations(self._db):
-            unlisted.discard(row.id)
-            chain = self._chains.get(row.id, _Chain())
-            who = (row.tenant, row.issuer, row.subject, row.given)
-            if self._who.get(row.id, who) != who:
+        listed = set()
+        for row in self._rows.conversations():
+            chain = self._chains.get(row.id)
+            if chain is None:
+                chain = _Chain()
+            else:
+                listed.add(row.id)
+            if chain.who and chain.who != named(row.who):
                 self._find(None, row.id, "it is filed under another caller than its entries name")
             if (row.entries, row.head) != (chain.entries, chain.head):
                 self._find(None, row.id, f"{row.entries} entries were recorded, {chain.entries} stand here")
-        for conversation in sorted(unlisted):
+            if row.sealed is not None and row.sealed != chain.sealed:
+                what = "it is closed, and its seal is missing" if row.sealed else "it has a seal and is open"
+                self._find(None, row.id, what)
+        for conversation in sorted(self._chains.keys() - listed):
             self._find(None, conversation, "the conversation is not listed")
-        owed = {row[0] for row in self._db.execute("SELECT call FROM open_grants")}
-        if owed != set(self._open):
+
+    def _open_end(self) -> None:
+        owed = set(self._open)
+        for kind, call in self._rows.waiting():
+            self._report.waiting += 1
+            if kind == Kind.GRANTED:
+                owed.add(call)
+            elif kind in ENDINGS:
+                owed.discard(call)
+        if set(self._rows.open_calls()) != owed:
             self._find(None, "", "the open grants are not those that the entries leave open")
 
-    def _checkpoint(self, frontier: merkle.Frontier, vkeys: list[VerifierKey]) -> None:
+    def _checkpoint(self, vkeys: list[VerifierKey]) -> None:
         try:
-            signed: Checkpoint = open_checkpoint(read_checkpoint(self._db), vkeys)
+            signed: Checkpoint = open_checkpoint(self._rows.checkpoint(), vkeys)
         except (GuardError, TypeError) as error:
             self._find(None, "", f"the checkpoint does not verify: {error}")
             return
         self._report.size, self._report.root = signed.size, b64(signed.root)
-        if signed.size != frontier.size:
-            self._find(None, "", f"the checkpoint signs {signed.size} entries, {frontier.size} stand here")
-        elif signed.root != frontier.root():
+        count, frontier = self._report.entries, self._tree.frontier()
+        if signed.size != count:
+            self._find(None, "", f"the checkpoint signs {signed.size} entries, {count} stand here")
+        elif frontier is None or signed.root != frontier.root():
             self._find(None, "", "the checkpoint signs another tree")
-        if read_head(self._db) != (signed.origin, frontier.size, frontier.packed(), self._last):
+        packed = None if frontier is None else frontier.packed()
+        if self._rows.head() != (signed.origin, count, packed, self._last):
             self._find(None, "", "the head is not that of the entries")
 
-
-def _typed(row: EntryRow) -> EntryRow:
-    """The row with a value that cannot be right where the file holds another type than was written."""
-    return EntryRow(
-        row.index,
-        row.conversation if isinstance(row.conversation, str) else "",
-        row.seq if isinstance(row.seq, int) else -1,
-        row.hash if isinstance(row.hash, bytes) else b"",
-        row.leaf if isinstance(row.leaf, bytes) else b"",
-        row.disclosures if isinstance(row.disclosures, bytes | None) else b"",
-    )
+    def _beginnings(self) -> None:
+        """What was signed once must be how the tree begins today."""
+        for kept in self._kept:
+            if kept.size > self._report.entries:
+                what = f"a kept checkpoint signs {kept.size} entries, {self._report.entries} stand here"
+                self._find(None, "", what)
+            elif self._tree.roots.get(kept.size) != kept.root:
+                what = f"the first {kept.size} entries are not those that a kept checkpoint signs"
+                self._find(None, "", what)
 
 
 def readable(row: EntryRow) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from typing import Final
 import orjson
 
 from guard.core.canonical import b64
-from guard.lineage import effects, merkle
-from guard.lineage.entry import GENESIS, Draft, leaf
+from guard.lineage import counters, effects, merkle
+from guard.lineage.entry import GENESIS, Draft, Kind, leaf
 from guard.lineage.rows import LOG
 from guard.lineage.store import (
     CloseGrant,
@@ -27,8 +27,10 @@ from guard.lineage.store import (
     Outcome,
     Place,
     Recorded,
+    Reserve,
     SaveKey,
     SaveSetting,
+    Seal,
     Transaction,
     UseKey,
 )
@@ -41,8 +43,8 @@ _CONVERSATION_BYTES: Final = 12
 
 Key = tuple[str, str, str, str]
 """Tenant, issuer, subject and given id of a conversation."""
-Chain = tuple[str, int, bytes]
-"""The log's own id of a conversation, its next seq and its newest leaf hash."""
+Chain = tuple[str, int, bytes, bool]
+"""The log's own id of a conversation, its next seq, its newest leaf hash, and whether it is closed."""
 
 
 class Known:
@@ -123,6 +125,7 @@ class Batch:
         self.chains: dict[Key, Chain] = {}
         self.used: dict[str, int] = {}
         self.plain = True
+        self._reserved = False
         self._db = db
         self._known = known
         self._frontier = frontier
@@ -141,10 +144,23 @@ class Batch:
             for key, expected in transaction.expects.items():
                 if versions.get(key, 0) != expected:
                     return Moved(key)
+        where = _conversation_key(transaction.place)
+        chain = self.chains.get(where) or self._known.chain(where) or self._chain(where)
+        if chain is not None and chain[3]:
+            return Conflict(f"the conversation {chain[0]} is sealed")
         for effect in transaction.effects:
-            if problem := self._obstacle(tenant, effect):
+            problem = (
+                self._cannot_seal(where, chain, effect)
+                if isinstance(effect, Seal)
+                else self._obstacle(tenant, effect)
+            )
+            if problem:
                 return Conflict(problem)
-        conversation, index = self._append(transaction.place, transaction.entry, at)
+        wanted = [effect for effect in transaction.effects if isinstance(effect, Reserve)]
+        if wanted and (counter := counters.full(self._db, tenant, wanted, at)):
+            return Moved(counter)
+        chain = chain or self._begun(transaction.place, where, at)
+        conversation, index = self._append(where, chain, transaction.entry, at)
         for effect in transaction.effects:
             self._apply(tenant, effect, conversation, at)
         self.last = at
@@ -154,6 +170,8 @@ class Batch:
         """Write what was gathered. Returns the tree that then stands."""
         many = self._db.executemany
         frontier, nodes = self._frontier.extended(self._leaves)
+        if self._reserved:
+            counters.forget(self._db, self.last)
         many("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", self._entries)
         many("INSERT INTO payloads VALUES (?, ?, ?)", self._payloads)
         many("INSERT INTO nodes VALUES (?, ?, ?, ?)", [(LOG, *node) for node in nodes])
@@ -168,7 +186,7 @@ class Batch:
         )
         many(
             "UPDATE conversations SET entries = ?, head = ? WHERE id = ?",
-            [(entries, head, id_) for id_, entries, head in self.chains.values()],
+            [(entries, head, id_) for id_, entries, head, _ in self.chains.values()],
         )
         return frontier
 
@@ -185,7 +203,7 @@ class Batch:
         if isinstance(effect, CloseGrant):
             is_open = (tenant, effect.call) in self._open
             return "" if is_open else f"the grant {effect.call} has its ending already"
-        return "" if isinstance(effect, UseKey) else effects.obstacle(self._db, tenant, effect)
+        return "" if isinstance(effect, UseKey | Reserve) else effects.obstacle(self._db, tenant, effect)
 
     def _apply(self, tenant: str, effect: Effect, conversation: str, at: int) -> None:
         """Gather or write an effect whose obstacle was ""."""
@@ -198,6 +216,11 @@ class Batch:
             self._open.discard(grant)
             if self._opened.pop(grant, None) is None:
                 self._closed.append(grant)
+            if effect.nothing_sent:
+                counters.give_back(self._db, tenant, effect.call)
+        elif isinstance(effect, Reserve):
+            counters.take(self._db, tenant, effect, at)
+            self._reserved = True
         elif isinstance(effect, UseKey):
             self.used[effect.key_id] = at // 1000
         else:
@@ -206,33 +229,48 @@ class Batch:
             if not isinstance(effect, SaveKey | SaveSetting):
                 self._known.versions.pop(tenant, None)
 
-    def _append(self, place: Place, entry: Draft, at: int) -> tuple[str, int]:
-        key = _conversation_key(place)
-        chain = self.chains.get(key) or self._known.chain(key) or self._chain(place, key, at)
-        conversation, seq, head = chain
+    def _append(self, key: Key, chain: Chain, entry: Draft, at: int) -> tuple[str, int]:
+        conversation, seq, head, _ = chain
         data = leaf(entry, conversation=conversation, seq=seq, prev=b64(head) if head else GENESIS, at=at)
         hashed, index = merkle.leaf_hash(data), self._frontier.size + len(self._leaves)
         self._leaves.append(hashed)
         self._entries.append((LOG, index, conversation, seq, hashed, data))
         self._payloads.append((LOG, index, orjson.dumps(entry.disclosures)))
-        self.chains[key] = (conversation, seq + 1, hashed)
+        self.chains[key] = (conversation, seq + 1, hashed, entry.kind is Kind.SEALED)
         return conversation, index
 
-    def _chain(self, place: Place, key: Key, at: int) -> Chain:
-        """The conversation as it stands in the file; opened where it is new."""
+    def _cannot_seal(self, key: Key, chain: Chain | None, effect: Seal) -> str:
+        """Why the conversation cannot be closed, "" if it can."""
+        if key[1:3] == HOUSE:
+            return "the house's own conversation is never closed"
+        if chain is None or chain[0] != effect.conversation:
+            return f"there is no conversation {effect.conversation}; `guard lineage list` shows them"
+        if effect.total != chain[1] + 1:
+            return f"the conversation {chain[0]} has {chain[1]} entries by now"
+        rows = self._db.execute(
+            "SELECT tenant, call FROM open_grants WHERE tenant = ? AND conversation = ?", (key[0], chain[0])
+        )
+        is_open = set(rows.fetchall()).difference(self._closed)
+        is_open |= {grant for grant, (conversation, _) in self._opened.items() if conversation == chain[0]}
+        return f"a call of the conversation {chain[0]} has no ending yet" if is_open else ""
+
+    def _chain(self, key: Key) -> Chain | None:
+        """The conversation as it stands in the file; None where it is new."""
         row = self._db.execute(
-            "SELECT id, entries, head FROM conversations"
+            "SELECT id, entries, head, sealed FROM conversations"
             " WHERE tenant = ? AND issuer = ? AND subject = ? AND given = ?",
             key,
         ).fetchone()
-        if row is not None:
-            return str(row[0]), int(row[1]), bytes(row[2])
+        return None if row is None else (str(row[0]), int(row[1]), bytes(row[2]), row[3] != 0)
+
+    def _begun(self, place: Place, key: Key, at: int) -> Chain:
+        """A new conversation."""
         fresh = os.urandom(_CONVERSATION_BYTES).hex()  # typed at commands: never begins with a hyphen
         source = place.conversation.source if place.conversation else "house"
         self._db.execute(
-            "INSERT INTO conversations VALUES (?, ?, ?, ?, ?, ?, 0, x'', ?)", (fresh, *key, source, at)
+            "INSERT INTO conversations VALUES (?, ?, ?, ?, ?, ?, 0, x'', ?, 0)", (fresh, *key, source, at)
         )
-        return fresh, 0, b""
+        return fresh, 0, b"", False
 
 
 def _version(db: sqlite3.Connection) -> int:

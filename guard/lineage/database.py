@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from guard.core.errors import GuardError
-from guard.lineage.schema import SCHEMA_VERSION
+from guard.lineage.schema import SCHEMA, SCHEMA_VERSION, UPGRADES
 
 PAGE_BYTES: Final = 8192
 """Of a new file: what stands beside most leaves fits into a page, and is copied once."""
@@ -21,7 +21,7 @@ class StoreError(GuardError):
 
 
 def connect(path: Path, *, read_only: bool = False, lax: bool = False) -> sqlite3.Connection:
-    """Open a store's file.
+    """Open a store's file. One of an older format can be read as it is, and is upgraded by `prepare`.
 
     Args:
         path: the file.
@@ -46,13 +46,27 @@ def connect(path: Path, *, read_only: bool = False, lax: bool = False) -> sqlite
         found = db.execute("PRAGMA user_version").fetchone()[0]
     except sqlite3.Error as error:
         raise StoreError(f"not a readable SQLite file: {error}", where=str(path)) from error
-    if found not in ({SCHEMA_VERSION} if read_only else {0, SCHEMA_VERSION}):
+    if found not in {SCHEMA_VERSION, *UPGRADES} | (set() if read_only else {0}):
         raise StoreError(
             f"the store has format {found}, this Guard writes {SCHEMA_VERSION}",
             where=str(path),
             remedy="use the Guard that wrote it",
         )
     return db
+
+
+def prepare(db: sqlite3.Connection) -> bool:
+    """Make the tables of a new file, or upgrade an older one. To be called inside a write transaction.
+
+    Returns: whether the file is new.
+    """
+    found = db.execute("PRAGMA user_version").fetchone()[0]
+    statements = SCHEMA if found == 0 else ()
+    while found in UPGRADES:
+        statements, found = (*statements, *UPGRADES[found]), found + 1
+    for statement in statements:
+        db.execute(statement)
+    return bool(found == 0)
 
 
 def _use_wal(db: sqlite3.Connection) -> None:

@@ -26,6 +26,7 @@ from guard.lineage.store import (
     SavePins,
     SavePolicy,
     SaveSetting,
+    Seal,
     pins_version,
 )
 
@@ -40,7 +41,7 @@ def tool_target(server: str, name: str) -> str:
     return canonical([server, name]).decode()
 
 
-Rare = Contain | Release | RevokeKey | SavePolicy | SavePins | SaveKey | SaveSetting
+Rare = Contain | Release | Seal | RevokeKey | SavePolicy | SavePins | SaveKey | SaveSetting
 """What `batch` does not gather."""
 
 
@@ -75,7 +76,7 @@ def obstacle(db: sqlite3.Connection, tenant: str, effect: Rare) -> str:
             return _older_policy(db, tenant, effect)
         case SaveKey(record):
             return f"there is a key {record.key_id} already" if read_key(db, record.key_id) else ""
-        case SavePins() | SaveSetting():
+        case Seal() | SavePins() | SaveSetting():  # whether a seal can be, `batch` knows
             return ""
         case _:
             assert_never(effect)
@@ -145,6 +146,9 @@ def apply(db: sqlite3.Connection, tenant: str, effect: Rare, at: int) -> None:
                 (tenant, kind, target),
             )
             _bump(db, tenant, CONTAINMENT)
+        case Seal(conversation):
+            db.execute("UPDATE conversations SET sealed = ? WHERE id = ?", (at, conversation))
+            _bump(db, tenant, CONTAINMENT)
         case SavePolicy():
             _save_policy(db, tenant, effect)
         case SavePins():
@@ -160,7 +164,7 @@ def apply(db: sqlite3.Connection, tenant: str, effect: Rare, at: int) -> None:
             assert_never(effect)
 
 
-_KEY_COLUMNS: Final = (
+KEY_COLUMNS: Final = (
     "key_id, secret_sha256, tenant, principal, role, scopes, created, expires, revoked, last_used"
 )
 
@@ -168,7 +172,7 @@ _KEY_COLUMNS: Final = (
 def _save_key(db: sqlite3.Connection, record: ApiKeyRecord) -> None:
     scopes = None if record.scopes is None else orjson.dumps(sorted(record.scopes)).decode()
     db.execute(
-        f"INSERT INTO api_keys ({_KEY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a constant
+        f"INSERT INTO api_keys ({KEY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a constant
         (
             record.key_id,
             record.secret_sha256,
@@ -184,7 +188,8 @@ def _save_key(db: sqlite3.Connection, record: ApiKeyRecord) -> None:
     )
 
 
-def _record(row: tuple[Any, ...]) -> ApiKeyRecord:
+def key_record(row: tuple[Any, ...]) -> ApiKeyRecord:
+    """A row of KEY_COLUMNS."""
     key_id, secret, tenant, principal, role, scopes, created, expires, revoked, used = row
     return ApiKeyRecord(
         key_id=key_id,
@@ -203,13 +208,13 @@ def _record(row: tuple[Any, ...]) -> ApiKeyRecord:
 def read_key(db: sqlite3.Connection, key_id: str) -> ApiKeyRecord | None:
     """The record of a key, None where there is none."""
     row = db.execute(
-        f"SELECT {_KEY_COLUMNS} FROM api_keys WHERE key_id = ?",  # noqa: S608 - a constant
+        f"SELECT {KEY_COLUMNS} FROM api_keys WHERE key_id = ?",  # noqa: S608 - a constant
         (key_id,),
     ).fetchone()
-    return _record(row) if row else None
+    return key_record(row) if row else None
 
 
 def read_keys(db: sqlite3.Connection) -> list[ApiKeyRecord]:
     """Every key, in the order of their making."""
-    rows = db.execute(f"SELECT {_KEY_COLUMNS} FROM api_keys ORDER BY created, key_id")  # noqa: S608 - a constant
-    return [_record(row) for row in rows]
+    rows = db.execute(f"SELECT {KEY_COLUMNS} FROM api_keys ORDER BY created, key_id")  # noqa: S608 - a constant
+    return [key_record(row) for row in rows]

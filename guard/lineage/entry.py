@@ -40,6 +40,7 @@ class Kind(StrEnum):
     REVOKED = "revoked"
     CONTAINED = "contained"
     RELEASED = "released"
+    SEALED = "sealed"
 
 
 ENDINGS: Final = frozenset({Kind.RETURNED, Kind.FAILED, Kind.UNKNOWN})

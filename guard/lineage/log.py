@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from guard.core.errors import Reason, Refused
 from guard.lineage.entry import SALT_BYTES, Draft, Kind, draft
-from guard.lineage.store import Busy, CloseGrant, OpenGrant, Outcome, Recorded, Store, Transaction
+from guard.lineage.store import Away, Busy, CloseGrant, OpenGrant, Outcome, Recorded, Store, Transaction
 
 MAX_BATCH: Final = 256
 PATIENCE: Final = 0.02
@@ -36,6 +36,8 @@ THREAD_SECONDS: Final = 0.25
 """How long commits are left to the thread after one was slow."""
 BUSY_SECONDS: Final = 10.0
 """How long the thread waits for another process to let go of the store."""
+MEND_SECONDS: Final = 0.5
+"""How long the thread waits before it asks again whether a store that was away is back."""
 _NAME: Final = "guard-log"
 
 
@@ -57,10 +59,13 @@ class Log:
         on_failure: told once what stopped the log, on whichever thread noticed.
         in_place: seconds that a commit may wait for the disk and the next still be made on the loop; 0
             for never.
+        mend: makes a store that was away usable again, and settles what the failed commit left behind;
+            it raises while it cannot. None for a store that cannot say what happened: a next start can.
+        on_mended: told when it did.
 
     Attributes:
-        failure: what stopped the log; None while it works. Once set it stays: what the failed
-            commit left behind is settled at the next start.
+        failure: what stopped the log; None while it works. Once set it stays, unless the store was away
+            and was mended: what the failed commit left behind is settled then, or at the next start.
     """
 
     def __init__(
@@ -69,9 +74,13 @@ class Log:
         on_failure: Callable[[BaseException], None] = lambda _: None,
         *,
         in_place: float = 0.0,
+        mend: Callable[[], object] | None = None,
+        on_mended: Callable[[], object] = lambda: None,
     ) -> None:
         self.store = store
         self._on_failure = on_failure
+        self._mend = mend
+        self._on_mended = on_mended
         self.failure: BaseException | None = None
         self._in_place = in_place
         self._thread_until = 0.0
@@ -184,12 +193,24 @@ class Log:
         return Refused(
             Reason.STORE_UNAVAILABLE,
             f"the lineage cannot be written: {self.failure}",
-            remedy="mend the disk or the file, then start Guard again",
+            remedy="make the database reachable again"
+            if self._is_away
+            else "mend the disk or the file, then start Guard again",
         )
+
+    @property
+    def _is_away(self) -> bool:
+        """Whether the log may work again by itself."""
+        return self._mend is not None and isinstance(self.failure, Away)
 
     def _run(self) -> None:
         while True:
-            item = self._queue.get()
+            if self._is_away and self._queue.empty():  # who waits is refused first
+                self._try_to_mend()
+            try:
+                item = self._queue.get(timeout=MEND_SECONDS if self._is_away else None)
+            except queue.Empty:
+                continue
             batch, last = self._gather(item)
             if batch:
                 try:
@@ -238,6 +259,19 @@ class Log:
                 return
         for _, future, _ in batch:
             _refuse(future, self._refusal())
+
+    def _try_to_mend(self) -> None:
+        """On the thread, which alone writes: nothing is committed meanwhile."""
+        assert self._mend is not None  # noqa: S101 - `_is_away` says so
+        try:
+            self.store.patience(BUSY_SECONDS)
+            self._mend()
+        except Exception:  # noqa: BLE001 - it is still away, or not what it was
+            return
+        self._under_way = 0
+        self.failure = None
+        with contextlib.suppress(Exception):
+            self._on_mended()
 
     def _fail(self, error: BaseException) -> None:
         self.failure = error

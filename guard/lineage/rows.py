@@ -15,11 +15,16 @@ LOG: Final = 0
 
 def read_entries(db: sqlite3.Connection, conversation: str | None = None) -> Iterator[EntryRow]:
     """Entries in order with a cursor of their own, nothing checked."""
-    where = "e.log = ?" if conversation is None else "e.log = ? AND e.conversation = ?"
+    # The plus: SQLite must look up the conversation, and not walk through the log in its order.
+    where = (
+        "e.log = ? ORDER BY e.idx"
+        if conversation is None
+        else "+e.log = ? AND e.conversation = ? ORDER BY e.seq"
+    )
     with closing(db.cursor()) as cursor:
         cursor.execute(
             "SELECT e.idx, e.conversation, e.seq, e.hash, e.leaf, p.disclosures FROM entries e"  # noqa: S608 - constants
-            f" LEFT JOIN payloads p ON p.log = e.log AND p.idx = e.idx WHERE {where} ORDER BY e.idx",
+            f" LEFT JOIN payloads p ON p.log = e.log AND p.idx = e.idx WHERE {where}",
             (LOG,) if conversation is None else (LOG, conversation),
         )
         for row in cursor:
@@ -31,7 +36,7 @@ def read_conversations(db: sqlite3.Connection) -> list[ConversationRow]:
     rows = db.execute(
         "SELECT c.id, c.tenant, c.issuer, c.subject, c.given, c.source, c.entries, c.head,"
         " EXISTS (SELECT 1 FROM contained x WHERE x.tenant = c.tenant AND x.kind = 'conversation'"
-        " AND x.target = c.id) FROM conversations c ORDER BY c.opened, c.rowid"
+        " AND x.target = c.id), c.sealed FROM conversations c ORDER BY c.opened, c.rowid"
     )
     return [ConversationRow(*row) for row in rows]
 

@@ -1,8 +1,20 @@
 """The tables of the embedded store. Every key begins with the tenant, or with the log."""
 
+from collections.abc import Mapping
 from typing import Final
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+
+_RESERVATIONS: Final = (
+    # What grants took from counters: `until` says when a row may be deleted, and nothing else.
+    """CREATE TABLE reservations (
+        tenant TEXT NOT NULL, counter TEXT NOT NULL, at INTEGER NOT NULL, call TEXT NOT NULL,
+        amount INTEGER NOT NULL, until INTEGER NOT NULL,
+        PRIMARY KEY (tenant, counter, at, call)) WITHOUT ROWID""",
+    "CREATE INDEX taken_by ON reservations (tenant, call)",
+    "CREATE INDEX lapsing ON reservations (until)",
+)
+_CLOSED: Final = "CREATE INDEX closed ON conversations (tenant) WHERE sealed != 0"
 
 SCHEMA: Final = (
     # The log: leaves, what opens them, the complete subtrees above them, and the head.
@@ -25,7 +37,9 @@ SCHEMA: Final = (
         id TEXT NOT NULL UNIQUE,
         tenant TEXT NOT NULL, issuer TEXT NOT NULL, subject TEXT NOT NULL, given TEXT NOT NULL,
         source TEXT NOT NULL, entries INTEGER NOT NULL, head BLOB NOT NULL, opened INTEGER NOT NULL,
+        sealed INTEGER NOT NULL DEFAULT 0,
         UNIQUE (tenant, issuer, subject, given))""",
+    _CLOSED,
     # What decisions rest on: versions that step 6 compares, and the state behind them.
     """CREATE TABLE versions (
         tenant TEXT NOT NULL, key TEXT NOT NULL, version INTEGER NOT NULL,
@@ -51,5 +65,16 @@ SCHEMA: Final = (
     """CREATE TABLE settings (
         tenant TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL,
         PRIMARY KEY (tenant, key)) WITHOUT ROWID""",
+    *_RESERVATIONS,
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
+
+UPGRADES: Final[Mapping[int, tuple[str, ...]]] = {
+    1: (
+        *_RESERVATIONS,
+        "ALTER TABLE conversations ADD COLUMN sealed INTEGER NOT NULL DEFAULT 0",
+        _CLOSED,
+        "PRAGMA user_version = 2",
+    ),
+}
+"""What makes a file of an older format one of the next. Nothing of the log's own rows changes in it."""

@@ -15,11 +15,10 @@ from guard.core.errors import GuardError, printable
 from guard.core.keys import SigningKey
 from guard.core.model import Conversation, Principal
 from guard.identity.api_keys import ApiKeyRecord
-from guard.lineage import checkpoint, effects, merkle
+from guard.lineage import checkpoint, counters, effects, merkle
 from guard.lineage.batch import HOUSE, Batch, Known
-from guard.lineage.database import BUSY_SECONDS, StoreError, connect
+from guard.lineage.database import BUSY_SECONDS, StoreError, connect, prepare
 from guard.lineage.rows import LOG, read_checkpoint, read_conversations, read_entries, read_head, read_node
-from guard.lineage.schema import SCHEMA
 from guard.lineage.standing import Standing
 from guard.lineage.store import (
     Busy,
@@ -62,18 +61,16 @@ class SqliteStore:
             raise
 
     def _open(self, path: Path) -> sqlite3.Connection:
-        with self._db:
+        with self._db:  # a file that is not this key's is not upgraded either
             self._db.execute("BEGIN IMMEDIATE")
-            if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                for statement in SCHEMA:
-                    self._db.execute(statement)
+            if prepare(self._db):
                 empty = merkle.Frontier.empty()
                 note = self._checkpoint(empty)
                 self._db.execute("INSERT INTO heads VALUES (?, ?, 0, x'', 0, ?)", (LOG, self._origin, note))
-        origin = (read_head(self._db) or (None,))[0]
-        if origin != self._origin:
-            raise StoreError(f"the store belongs to the log {printable(str(origin))}", where=str(path))
-        self._load_head(moved=True)
+            origin = (read_head(self._db) or (None,))[0]
+            if origin != self._origin:
+                raise StoreError(f"the store belongs to the log {printable(str(origin))}", where=str(path))
+            self._load_head(moved=True)
         return connect(path)
 
     def close(self) -> None:
@@ -167,6 +164,10 @@ class SqliteStore:
     ) -> Snapshot:
         """Read what a decision needs. With `own_only` only this conversation's containment counts."""
         return self._standing.snapshot(principal, conversation, tool, own_only=own_only)
+
+    def used(self, tenant: str, counters_: Sequence[tuple[str, int]]) -> list[int]:
+        """How much was taken from each counter after a time: (counter, UNIX ms), in their order."""
+        return counters.used(self._reader, tenant, counters_)
 
     def versions(self, tenant: str) -> Mapping[str, int]:
         """Every version of the tenant."""

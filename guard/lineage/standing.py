@@ -8,12 +8,12 @@ The store's own commits mostly append and move nothing: over those it is carried
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from guard.core.model import Conversation, Principal
 from guard.identity.api_keys import ApiKeyRecord
@@ -27,7 +27,7 @@ _NOTHING: Final[frozenset[str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
-class _Tenant:
+class Tenant:
     """What stands for a tenant.
 
     Attributes:
@@ -37,6 +37,7 @@ class _Tenant:
         targets: contained principals and tools: (kind, target).
         conversations: contained conversations: (tenant, issuer, subject, given).
         owners: their principals: (tenant, issuer, subject).
+        closed: whether any conversation is sealed.
     """
 
     versions: Mapping[str, int]
@@ -45,6 +46,54 @@ class _Tenant:
     targets: frozenset[tuple[str, str]]
     conversations: frozenset[tuple[str, str, str, str]]
     owners: frozenset[tuple[str, str, str]]
+    closed: bool
+
+    @classmethod
+    def of(cls, versions: Mapping[str, int], contained: Sequence[tuple[Any, ...]], *, closed: bool) -> Tenant:
+        """What stands, of rows as a store has them.
+
+        Args:
+            versions: every version that ever moved.
+            contained: (kind, target, tenant, issuer, subject, given); the last four are a contained
+                conversation's, None for anything else.
+            closed: whether any conversation is sealed.
+        """
+        held = [row[2:] for row in contained if row[0] == "conversation" and row[2] is not None]
+        return cls(
+            MappingProxyType(versions),
+            bool(contained),
+            any(row[0] == "all" for row in contained),
+            frozenset((kind, target) for kind, target, *_ in contained),
+            frozenset(held),
+            frozenset(row[:3] for row in held),
+            closed,
+        )
+
+    def snapshot(
+        self,
+        principal: Principal,
+        conversation: Conversation,
+        tool: tuple[str, str],
+        *,
+        own_only: bool,
+        last: int,
+        sealed: bool,
+    ) -> Snapshot:
+        """As `Store.snapshot`, at a time when the newest entry is `last` and the conversation `sealed`."""
+        if not self.anything and not sealed:
+            return Snapshot(self.versions, last, _NOTHING)
+        touching = {
+            "sealed": sealed,
+            "all": self.everything,
+            "principal": ("principal", effects.principal_target(principal.issuer, principal.subject))
+            in self.targets,
+            "tool": ("tool", effects.tool_target(*tool)) in self.targets,
+            # A new id sheds nothing: only a role that may assert conversations is judged by one alone.
+            "conversation": (*principal.key, conversation.id) in self.conversations
+            if own_only
+            else principal.key in self.owners,
+        }
+        return Snapshot(self.versions, last, frozenset(kind for kind, is_so in touching.items() if is_so))
 
 
 class Standing:
@@ -59,7 +108,7 @@ class Standing:
         self._lock = Lock()
         self._at: int | None = None
         self._last = 0  # UNIX milliseconds of the newest entry of the log
-        self._tenants: dict[str, _Tenant] = {}
+        self._tenants: dict[str, Tenant] = {}
         self._keys: dict[str, ApiKeyRecord | None] = {}
 
     def snapshot(
@@ -68,19 +117,8 @@ class Standing:
         """As `Store.snapshot`."""
         with self._lock:
             found, last = self._tenant(principal.tenant), self._last
-        if not found.anything:
-            return Snapshot(found.versions, last, _NOTHING)
-        touching = {
-            "all": found.everything,
-            "principal": ("principal", effects.principal_target(principal.issuer, principal.subject))
-            in found.targets,
-            "tool": ("tool", effects.tool_target(*tool)) in found.targets,
-            # A new id sheds nothing: only a role that may assert conversations is judged by one alone.
-            "conversation": (*principal.key, conversation.id) in found.conversations
-            if own_only
-            else principal.key in found.owners,
-        }
-        return Snapshot(found.versions, last, frozenset(kind for kind, is_so in touching.items() if is_so))
+            sealed = found.closed and self._is_sealed((*principal.key, conversation.id))
+        return found.snapshot(principal, conversation, tool, own_only=own_only, last=last, sealed=sealed)
 
     def versions(self, tenant: str) -> Mapping[str, int]:
         """Every version of the tenant."""
@@ -125,7 +163,7 @@ class Standing:
                 for key_id in used:
                     self._keys.pop(key_id, None)
 
-    def _tenant(self, tenant: str) -> _Tenant:
+    def _tenant(self, tenant: str) -> Tenant:
         """With the lock held."""
         self._look()
         found = self._tenants.get(tenant)
@@ -134,6 +172,14 @@ class Standing:
                 self._tenants.clear()
             found = self._tenants[tenant] = self._read(tenant)
         return found
+
+    def _is_sealed(self, key: tuple[str, str, str, str]) -> bool:
+        """Read each time: those that are closed may be many, and are seldom asked for."""
+        row = self._db.execute(
+            "SELECT sealed FROM conversations WHERE tenant = ? AND issuer = ? AND subject = ? AND given = ?",
+            key,
+        ).fetchone()
+        return row is not None and row[0] != 0
 
     def _version(self) -> int:
         return int(self._db.execute("PRAGMA data_version").fetchone()[0])
@@ -146,7 +192,7 @@ class Standing:
             self._keys.clear()
             self._at = at
 
-    def _read(self, tenant: str) -> _Tenant:
+    def _read(self, tenant: str) -> Tenant:
         """Versions first, then containments: what moves in between makes step 6 start again."""
         versions: dict[str, int] = {}
         for key, value in self._db.execute(
@@ -163,12 +209,7 @@ class Standing:
             " LEFT JOIN conversations c ON x.kind = 'conversation' AND c.id = x.target WHERE x.tenant = ?",
             (tenant,),
         ).fetchall()
-        held = [row[2:] for row in rows if row[0] == "conversation" and row[2] is not None]
-        return _Tenant(
-            MappingProxyType(versions),
-            bool(rows),
-            any(row[0] == "all" for row in rows),
-            frozenset((kind, target) for kind, target, *_ in rows),
-            frozenset(held),
-            frozenset(row[:3] for row in held),
-        )
+        closed = self._db.execute(
+            "SELECT 1 FROM conversations WHERE tenant = ? AND sealed != 0 LIMIT 1", (tenant,)
+        ).fetchone()
+        return Tenant.of(versions, rows, closed=closed is not None)

@@ -1,8 +1,8 @@
 """What the log asks of a store, and what a transaction is.
 
 A transaction is conditional: it names the versions that its decision rested on, one entry to
-append, and the effects that come with it. A store applies all of it or none of it. Limits,
-budgets, approvals and origins will be further effects and expectations, not a second way.
+append, and the effects that come with it. A store applies all of it or none of it. A limit is such
+an effect; budgets, approvals and origins will be further ones, not a second way.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from guard.core.errors import Reason, Refused
 from guard.core.model import Conversation, Principal
 from guard.identity.api_keys import ApiKeyRecord
 from guard.lineage.entry import Draft
@@ -43,9 +44,40 @@ class OpenGrant:
 
 @dataclass(frozen=True, slots=True)
 class CloseGrant:
-    """A grant ends. A grant that is not open cannot end: the transaction is refused."""
+    """A grant ends. A grant that is not open cannot end: the transaction is refused.
+
+    Attributes:
+        call: which one.
+        nothing_sent: it is certain that nothing was sent: what it had reserved is given back.
+    """
 
     call: str
+    nothing_sent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Take from a counter of the tenant, if there is room; else the outcome is Moved(counter).
+
+    There is room where the amounts that were taken after `at - window`, with those of this batch and
+    of this transaction, and `amount` are together no more than `most`. `at` is the transaction's time.
+
+    What is taken stays taken until the window has passed, unless `CloseGrant(call, nothing_sent=True)`
+    gives it back. Rows older than the window that they were taken under (`at + window`) may be deleted.
+
+    Attributes:
+        counter: short text that names the counter: the limit's id and a digest.
+        call: the grant that takes it.
+        amount: how much, from 0; 1 where calls are counted.
+        most: how much there may be inside the window.
+        window: milliseconds.
+    """
+
+    counter: str
+    call: str
+    amount: int
+    most: int
+    window: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +101,22 @@ class Release:
 
     kind: str
     target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """Close the conversation that the transaction's entry goes to: nothing follows that entry.
+
+    Refused where a grant is still open in it, where it is closed already or the house's own, and where
+    the total is another.
+
+    Attributes:
+        conversation: the log's own id of it.
+        total: how many entries it then has, the transaction's own too.
+    """
+
+    conversation: str
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +161,11 @@ class SaveSetting:
 Effect = (
     OpenGrant
     | CloseGrant
+    | Reserve
     | UseKey
     | Contain
     | Release
+    | Seal
     | SavePolicy
     | SavePins
     | SaveKey
@@ -133,7 +183,8 @@ class Transaction:
         entry: what is appended.
         now: UNIX milliseconds of the writer's clock.
         expects: versions that must still stand, else nothing happens and the outcome is Moved.
-        effects: what else changes.
+        effects: what else changes. Versions are compared first, then whether every effect can be (Conflict),
+            and last whether the counters have room (Moved).
     """
 
     place: Place
@@ -160,7 +211,7 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """Nothing happened: this version is no longer what was expected."""
+    """Nothing happened: this version is no longer what was expected, or this counter has no room."""
 
     key: str
 
@@ -182,7 +233,8 @@ class Snapshot:
     Attributes:
         versions: every version of the tenant.
         last: UNIX milliseconds of the newest entry, 0 for none.
-        contained: what is out of use for the caller: any of "all", "conversation", "principal", "tool".
+        contained: what is out of use for the caller: any of "all", "conversation", "principal", "tool";
+            and "sealed", where this very conversation is closed.
     """
 
     versions: Mapping[str, int]
@@ -224,10 +276,18 @@ class ConversationRow:
     entries: int
     head: bytes
     contained: int
+    sealed: int
 
 
 class Busy(Exception):
     """Another process writes to the store, and did not let go in time. Nothing happened."""
+
+
+class Away(Refused):
+    """The store cannot be reached, or did not answer. It may come back, and then knows what happened."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(Reason.STORE_UNAVAILABLE, what, remedy="make the database reachable again")
 
 
 class Store(Protocol):
@@ -238,6 +298,7 @@ class Store(Protocol):
 
         Raises:
             Busy: another process writes, and did not let go within `patience`. Nothing happened.
+            Away: the store is out of reach.
             Exception: nothing of the batch can be relied on.
         """
         ...
@@ -250,6 +311,10 @@ class Store(Protocol):
         self, principal: Principal, conversation: Conversation, tool: tuple[str, str], *, own_only: bool
     ) -> Snapshot:
         """Read what a decision needs. With `own_only` only this conversation's containment counts."""
+        ...
+
+    def used(self, tenant: str, counters: Sequence[tuple[str, int]]) -> list[int]:
+        """How much was taken from each counter after a time: (counter, UNIX ms), in their order."""
         ...
 
     def versions(self, tenant: str) -> Mapping[str, int]:
@@ -270,6 +335,34 @@ class Store(Protocol):
 
     def contained(self, tenant: str) -> list[dict[str, Any]]:
         """Every containment that stands."""
+        ...
+
+    def api_keys(self) -> list[ApiKeyRecord]:
+        """Every key, in the order of their making."""
+        ...
+
+    def policy(self, tenant: str, policy_id: str) -> tuple[int, str] | None:
+        """Version and digest of the policy that was last adopted under this id."""
+        ...
+
+    def setting(self, tenant: str, key: str) -> str | None:
+        """A value that was kept, None where there is none."""
+        ...
+
+    def servers(self, tenant: str) -> list[str]:
+        """Every server that has pins."""
+        ...
+
+    def conversations(self) -> list[ConversationRow]:
+        """Every conversation, in the order of opening; what waits for its place in the log counts."""
+        ...
+
+    def leaf(self, index: int) -> bytes:
+        """One leaf's bytes. Raises KeyError."""
+        ...
+
+    def node(self, level: int, index: int) -> bytes:
+        """The hash of a complete subtree; level 0 are the leaves. Raises KeyError."""
         ...
 
     def checkpoint(self) -> str:

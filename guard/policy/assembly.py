@@ -8,14 +8,16 @@ from typing import Any, Final
 from guard.core.canonical import escape
 from guard.core.model import SUBJECTS, PolicyRef
 from guard.policy.findings import invalid, nearest
-from guard.policy.instants import milliseconds
+from guard.policy.instants import milliseconds, span
 from guard.policy.language import KINDS, About, PolicyDocument, ToolMatch
 from guard.policy.reading import Text
-from guard.policy.rules import Intent, Pattern, Policy, Protected, Role, ToolRule
+from guard.policy.rules import Intent, Limit, Pattern, Policy, Protected, Role, ToolRule
 from guard.policy.schema import Schema, compile_schema
 from guard.policy.vocabulary import SchemaRefused
 
 MAX_INHERITANCE: Final = 64
+_ABOUT: Final = ("intents", "protected", "limits")
+"""The fields whose rules name what they are about."""
 
 
 def assemble(document: PolicyDocument, text: Text, sha256: str) -> Policy:
@@ -63,6 +65,10 @@ def assemble(document: PolicyDocument, text: Text, sha256: str) -> Policy:
             )
             for index, rule in enumerate(document.protected)
         ),
+        limits=tuple(
+            Limit(rule.id, _patterns(rule), frozenset(rule.per), rule.calls, span(rule.window), rule.because)
+            for rule in document.limits
+        ),
         trusted=frozenset(name for name, server in document.servers.items() if server.trust_declared_scopes),
         expires=_instant(document.expires),
         observe_until=_instant(document.observe_until),
@@ -86,7 +92,7 @@ def _named(rule: About | PolicyDocument) -> Iterator[tuple[str, Any]]:
 
 def _check_named(document: PolicyDocument, text: Text) -> None:
     """Each rule is about something, and about nothing that another field speaks of."""
-    for field in ("intents", "protected"):
+    for field in _ABOUT:
         for index, rule in enumerate(getattr(document, field)):
             at = f"/{field}/{index}"
             if not any(_named(rule)):
@@ -117,8 +123,8 @@ def _ids(document: PolicyDocument) -> Iterator[tuple[str, str]]:
         for index, one in enumerate(getattr(document, field)):
             if one.id is not None:
                 yield f"/{field}/{index}/id", one.id
-    yield from ((f"/intents/{index}/id", rule.id) for index, rule in enumerate(document.intents))
-    yield from ((f"/protected/{index}/id", rule.id) for index, rule in enumerate(document.protected))
+    for field in _ABOUT:
+        yield from ((f"/{field}/{i}/id", rule.id) for i, rule in enumerate(getattr(document, field)))
 
 
 def _check_ids(document: PolicyDocument, text: Text) -> None:

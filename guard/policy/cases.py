@@ -19,7 +19,7 @@ from guard.policy.decide import decide
 from guard.policy.document import load
 from guard.policy.findings import explain_invalid, invalid, nearest
 from guard.policy.instants import milliseconds
-from guard.policy.language import KINDS, Instant, RoleName, Scope, Strict
+from guard.policy.language import KINDS, Id, Instant, RoleName, Scope, Strict
 from guard.policy.reading import Text, read
 from guard.policy.rules import Policy
 
@@ -28,7 +28,10 @@ class FactsDocument(Strict):
     """The world of a case; what is not said is sound."""
 
     now: Instant = "1970-01-01T00:00:00Z"
-    contained: list[Literal["all", "conversation", "principal", "tool"]] = Field(default=[])
+    contained: list[Literal["all", "conversation", "principal", "sealed", "tool"]] = Field(default=[])
+    used: dict[Id, Annotated[int, Field(ge=0)]] = Field(
+        default={}, description="how much of each limit was used inside its window; 0 where nothing is said"
+    )
 
 
 class CaseDocument(Strict):
@@ -140,9 +143,13 @@ def read_cases(data: bytes, *, name: str) -> tuple[Case, ...]:
 
 
 def run(policy: Policy, cases: Sequence[Case]) -> list[CaseResult]:
-    """Ask the policy every case, as in enforce mode."""
+    """Ask the policy every case, as in enforce mode.
+
+    Raises:
+        GuardError: a case says how much was used of a limit that the policy does not have.
+    """
     enforced = replace(policy, mode="enforce", observe_until=None)
-    return [_judged(case, decide(case.call, enforced)) for case in cases]
+    return [_judged(case, decide(_with_limits(case, policy), enforced)) for case in cases]
 
 
 def load_checked(policy_bytes: bytes, cases_bytes: bytes | None, name: str, cases_name: str = "") -> Policy:
@@ -172,6 +179,22 @@ def asked(kind: str, name: str, arguments: Mapping[str, Any]) -> tuple[str, dict
         if of == kind:
             return method, {member: name} | ({} if kind == "resource" else {"arguments": dict(arguments)})
     return name, dict(arguments)
+
+
+def unused(policy: Policy) -> dict[str, int]:
+    """How much was used of each limit, where nothing was."""
+    return {limit.id: 0 for limit in policy.limits}
+
+
+def _with_limits(case: Case, policy: Policy) -> Call:
+    """The call of a case in a world in which nothing else was used than it says."""
+    facts, limits = case.call.facts, unused(policy)
+    for limit in facts.used:
+        if limit not in limits:
+            raise GuardError(
+                f"no limit is called `{printable(limit)}`", where=case.where, remedy=nearest(limit, limits)
+            )
+    return replace(case.call, facts=replace(facts, used={**limits, **facts.used}))
 
 
 def _check_subject(case: CaseDocument, text: Text, at: str) -> None:
@@ -214,5 +237,9 @@ def _call(case: CaseDocument) -> Call:
         method=method,
         params=params,
         conversation=Conversation("case", "launch"),
-        facts=Facts(now=milliseconds(case.facts.now), contained=frozenset(case.facts.contained)),
+        facts=Facts(
+            now=milliseconds(case.facts.now),
+            contained=frozenset(case.facts.contained),
+            used=case.facts.used,
+        ),
     )

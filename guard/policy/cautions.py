@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from guard.core.canonical import escape
-from guard.policy.globs import is_glob
-from guard.policy.rules import Policy
+from guard.policy.globs import is_glob, overlap
+from guard.policy.rules import Limit, Policy
 from guard.policy.uris import oddity
 from guard.policy.vocabulary import subschemas
 
@@ -44,6 +44,26 @@ def cautions(policy: Policy) -> Iterator[str]:
                 yield from (f"{rule.id}: {what}" for what in _of_uri(pattern.match))
         if not rule.scopes <= granted:
             yield f"{rule.id}: no role grants {', '.join(sorted(rule.scopes - granted))}"
+    for limit in sorted(policy.limits, key=lambda limit: limit.id):
+        yield from (f"{limit.id}: {what}" for what in _of_limit(limit, policy))
+
+
+def _of_limit(limit: Limit, policy: Policy) -> Iterator[str]:
+    listed = [pattern for rule in policy.tools for pattern in rule.tools]
+    for pattern in limit.tools:
+        if not any(
+            pattern.kind == other.kind
+            and overlap(pattern.match, other.match)
+            and overlap(pattern.server, other.server)
+            for other in listed
+        ):
+            yield f"no rule lists a {pattern.kind} that fits `{pattern.match}`; the limit counts none"
+        if pattern.kind == "resource" and is_glob(pattern.match) and "tool" in limit.per:
+            yield f"each URI that fits `{pattern.match}` is counted apart, and a caller may know many"
+    if "conversation" in limit.per and not any(
+        role.may_assert_conversations for role in policy.roles.values()
+    ):
+        yield "no role may assert conversations, so `per: conversation` counts per principal"
 
 
 def _of_uri(match: str) -> Iterator[str]:

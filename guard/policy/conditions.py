@@ -1,6 +1,7 @@
 """The conditions of the world that a call needs, as tables: what is denied, and when.
 
-They beat every rule, and they come first: what stands higher is said first.
+They beat every rule, and they come first: what stands higher is said first. Beside them stand what
+arguments must be, and whether a limit has room.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from guard.core.canonical import NotIJson, check
 from guard.core.errors import Reason
-from guard.core.model import Facts, Pin
-from guard.policy.rules import Policy
+from guard.core.model import Call, Facts, Pin, Reservation
+from guard.policy.rules import Policy, RuleFailed
 
 CLOCK_TOLERANCE: Final = 10_000  # milliseconds
 
@@ -22,8 +24,9 @@ def _version(facts: Facts, policy: Policy) -> int:
 
 RUNTIME: Final[tuple[tuple[Reason, Callable[[Facts, Policy], bool]], ...]] = (
     # "all", "principal", and any word that is not understood
-    (Reason.PRINCIPAL_CONTAINED, lambda facts, _: bool(facts.contained - {"conversation", "tool"})),
+    (Reason.PRINCIPAL_CONTAINED, lambda facts, _: bool(facts.contained - {"conversation", "sealed", "tool"})),
     (Reason.CONVERSATION_CONTAINED, lambda facts, _: "conversation" in facts.contained),
+    (Reason.CONVERSATION_SEALED, lambda facts, _: "sealed" in facts.contained),
     (Reason.STORE_UNAVAILABLE, lambda facts, _: not facts.store_writable),
     (Reason.ARTIFACT_KEY_UNAVAILABLE, lambda facts, _: not facts.artifact_key),
     (Reason.CLOCK_BEHIND, lambda facts, _: facts.now < facts.last - CLOCK_TOLERANCE),
@@ -48,3 +51,28 @@ ARGUMENTS: Final[Mapping[str, str]] = {
     "method": "",
 }
 """Where in the params stands what rules judge, by the kind of what is called."""
+
+
+def fault(call: Call) -> str | None:
+    """Pointer to what in the arguments is not an I-JSON object (RFC 7493), None if nothing is."""
+    if call.fault is not None:
+        return call.fault[0]
+    if type(call.arguments) is not dict:
+        return ARGUMENTS[call.tool.kind]
+    try:
+        check(call.arguments)
+    except NotIJson as found:
+        return f"{ARGUMENTS[call.tool.kind]}{found.pointer}"
+    return None
+
+
+def has_room(wanted: Reservation, facts: Facts) -> bool:
+    """Whether a counter has room for what a call takes.
+
+    Raises:
+        RuleFailed: nobody said how much was taken.
+    """
+    used = facts.used.get(wanted.limit)
+    if type(used) is not int or used < 0:
+        raise RuleFailed(wanted.limit)
+    return used + wanted.amount <= wanted.most

@@ -1,18 +1,18 @@
 """The one function that says yes.
 
 The world must be sound, the role known, the tool listed, visible and pinned, the arguments plain;
-nothing may forbid the call; every required scope must be held; and where intents name the tool, one
-must match. All else is denied. A prompt, a resource or a method is judged as a tool is.
+nothing may forbid the call; every required scope must be held; where intents name the tool, one must
+match; and every limit must have room. All else is denied. A prompt, a resource or a method is judged
+as a tool is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from guard.core.canonical import NotIJson, check
 from guard.core.errors import Reason
 from guard.core.model import Allow, Call, Decision, Deny, Pin, Principal
-from guard.policy.conditions import ARGUMENTS, PINS, RUNTIME
+from guard.policy.conditions import ARGUMENTS, PINS, RUNTIME, fault, has_room
 from guard.policy.rules import Matching, Policy, RuleFailed
 
 
@@ -50,7 +50,7 @@ def _objections(call: Call, policy: Policy, about: Matching, held: frozenset[str
 
 
 def _permitted(call: Call, policy: Policy, about: Matching, held: frozenset[str]) -> Decision:
-    """Nothing objects: where intents name the tool one must match, and none may fail."""
+    """Nothing objects: where intents name the tool one must match, and none may fail; limits come last."""
     matched = [rule.id for rule in about.intents if rule.matches(call.arguments)]
     unmatched = bool(about.intents) and not matched
     if unmatched and not policy.observing:
@@ -60,9 +60,13 @@ def _permitted(call: Call, policy: Policy, about: Matching, held: frozenset[str]
             first.id,
             f"{ARGUMENTS[call.tool.kind]}{first.first_failure(call.arguments)}",
         )
+    taken = policy.reservations(call.principal, call.tool, call.conversation) if about.limits else ()
+    for wanted in taken:
+        if not has_room(wanted, call.facts):
+            return Deny(Reason.LIMIT_REACHED, wanted.limit)
     rules = {*matched, *(rule.id for rule in about.tools if rule.scopes <= held)}
     observed = ("observed",) if unmatched or not about.listing else ()
-    return Allow(tuple(sorted(rules)), tuple(sorted(policy.needs(call.tool))), observed, policy.mode)
+    return Allow(tuple(sorted(rules)), tuple(sorted(policy.needs(call.tool))), observed, policy.mode, taken)
 
 
 def hidden(policy: Policy, about: Matching, held: frozenset[str]) -> Reason | None:
@@ -84,16 +88,3 @@ def visible(
     """Whether a tool is listed for a principal: a matter of credential and policy only."""
     held = policy.held(principal)
     return held is not None and hidden(policy, policy.about(server, tool_name, kind), held) is None
-
-
-def fault(call: Call) -> str | None:
-    """Pointer to what in the arguments is not an I-JSON object (RFC 7493), None if nothing is."""
-    if call.fault is not None:
-        return call.fault[0]
-    if type(call.arguments) is not dict:
-        return ARGUMENTS[call.tool.kind]
-    try:
-        check(call.arguments)
-    except NotIJson as found:
-        return f"{ARGUMENTS[call.tool.kind]}{found.pointer}"
-    return None

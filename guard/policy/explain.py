@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from guard.core.errors import Reason, printable
 from guard.core.model import Allow, Call, Decision, Deny, Pin
-from guard.policy.conditions import ARGUMENTS, PINS, RUNTIME
-from guard.policy.decide import decide, fault, hidden
+from guard.policy.conditions import ARGUMENTS, PINS, RUNTIME, fault, has_room
+from guard.policy.decide import decide, hidden
 from guard.policy.rules import Intent, Matching, Policy, Protected, RuleFailed
 from guard.policy.schema import Failure
 from guard.policy.uris import oddity
@@ -144,6 +144,8 @@ def _steps(call: Call, policy: Policy) -> Iterator[Step]:
     yield _forbidding(call, about)
     yield _scopes(call, policy, about, held)
     yield _intents(call, policy, about)
+    if about.limits:
+        yield _limits(call, policy, about)
 
 
 def _step(check: str, reason: Reason | None, **more: Any) -> Step:
@@ -226,6 +228,25 @@ def _intents(call: Call, policy: Policy, about: Matching) -> Step:
     first = about.intents[0]
     pointer = f"{ARGUMENTS[call.tool.kind]}{first.first_failure(call.arguments)}"
     return _step(check, Reason.INTENT_UNMATCHED, rule=first.id, pointer=pointer, steps=steps)
+
+
+def _limits(call: Call, policy: Policy, about: Matching) -> Step:
+    """Every limit on what is called, with what it counts apart and how much of it was used."""
+    check, reason, at_fault = "every limit has room", None, ""
+    steps = []
+    wanted = policy.reservations(call.principal, call.tool, call.conversation)
+    for limit, one in zip(about.limits, wanted, strict=True):
+        try:
+            found = None if has_room(one, call.facts) else Reason.LIMIT_REACHED
+        except RuleFailed:
+            found = Reason.RULE_FAILED
+        if reason is None and found is not None:
+            reason, at_fault = found, limit.id
+        used = call.facts.used.get(limit.id, "an unknown number")
+        per = _names(limit.per).replace(", ", " and ")
+        detail = f"{limit.most} calls in {limit.window // 1000} seconds per {per}, {used} used"
+        steps.append(Step("limit", NOTED, limit.id, f"{detail}; {limit.because}".rstrip("; ")))
+    return _step(check, reason, rule=at_fault, steps=tuple(steps))
 
 
 def _failures(rule: Intent, call: Call) -> tuple[Step, ...]:

@@ -32,6 +32,35 @@ def fits(pattern: str, name: str) -> bool:
     return True
 
 
+def overlap(one: str, other: str) -> bool:
+    """Whether some name fits both patterns."""
+    here = _past_stars({0}, other)  # how much of `other` is used up by what fits the beginning of `one`
+    for char in one:
+        if char == "*":
+            here = {at for start in here for at in range(start, len(other) + 1)}
+            continue
+        after = set[int]()
+        for at in here:
+            if at < len(other):
+                if other[at] == "*":
+                    after.add(at)
+                elif "?" in (char, other[at]) or char == other[at]:
+                    after.add(at + 1)
+        here = _past_stars(after, other)
+    return len(other) in here
+
+
+def _past_stars(places: set[int], pattern: str) -> set[int]:
+    """With the places that a `*` leads to that stands for nothing."""
+    found = set(places)
+    for place in places:
+        at = place
+        while at < len(pattern) and pattern[at] == "*":
+            at += 1
+            found.add(at)
+    return found
+
+
 def _at(piece: str, name: str, at: int) -> bool:
     """Whether a piece without `*` stands at that place."""
     if "?" not in piece:

@@ -18,14 +18,32 @@ from pydantic import (
 )
 
 from guard.core.canonical import MAX_SAFE_INTEGER
-from guard.policy.instants import milliseconds
+from guard.policy.instants import milliseconds, span
 
+MAX_CALLS: Final = 10_000
+"""Of a limit: all that was taken inside the window is added up for each call."""
 SCHEMA_URL: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
 def _instant(text: str) -> str:
     milliseconds(text)
     return text
+
+
+def _span(text: str) -> str:
+    span(text)
+    return text
+
+
+def _one_or_more(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _each_once(values: list[str]) -> list[str]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"`{value}` stands here twice")
+    return values
 
 
 def _language(version: int) -> int:
@@ -42,6 +60,14 @@ Instant = Annotated[
     str,
     AfterValidator(_instant),
     Field(description="RFC 3339 with an offset", json_schema_extra={"format": "date-time"}),
+]
+Span = Annotated[
+    str,
+    AfterValidator(_span),
+    Field(
+        description="from 1s to 31d: a whole number, and s, m, h or d",
+        json_schema_extra={"pattern": "^[1-9][0-9]{0,6}[smhd]$"},
+    ),
 ]
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 PolicyId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
@@ -161,6 +187,27 @@ class ProtectedDocument(About):
     because: str = Field(default="", description="for reviewers; decides nothing")
 
 
+_Per = Literal["principal", "tool", "conversation"]
+
+
+_Some = Annotated[list[_Per], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
+
+
+class LimitDocument(About):
+    """How many calls of these there may be inside any stretch of time of that length."""
+
+    id: Id
+    per: Annotated[
+        list[_Per],
+        Field(min_length=1, description="each combination of these is counted apart"),
+        AfterValidator(_each_once),
+        BeforeValidator(_one_or_more, json_schema_input_type=_Per | _Some),
+    ]
+    calls: Annotated[int, Field(ge=1, le=MAX_CALLS)]
+    window: Span
+    because: str = Field(default="", description="for reviewers; decides nothing")
+
+
 class PolicyDocument(Strict):
     """A Guard policy."""
 
@@ -183,6 +230,7 @@ class PolicyDocument(Strict):
     methods: list[ToolDocument] = Field(default=[], description="methods that the configuration passes on")
     intents: list[IntentDocument] = []
     protected: list[ProtectedDocument] = []
+    limits: list[LimitDocument] = []
 
 
 def document_schema() -> dict[str, Any]:

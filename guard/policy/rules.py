@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from guard.core.model import PolicyRef, Principal, Tool
+from guard.core.canonical import digest
+from guard.core.model import Conversation, PolicyRef, Principal, Reservation, Tool
 from guard.policy.globs import fits, is_glob
 from guard.policy.schema import Schema
 from guard.policy.uris import oddity
@@ -110,6 +111,42 @@ class Protected:
         return self.schema is None or _matches(self.id, self.schema, arguments)
 
 
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How many calls of these tools there may be inside a window that slides.
+
+    Attributes:
+        id: its id.
+        tools: which tools.
+        per: what is counted apart: any of "principal", "tool" and "conversation".
+        most: how many calls.
+        window: milliseconds.
+        because: for reviewers.
+    """
+
+    id: str
+    tools: tuple[Pattern, ...]
+    per: frozenset[str]
+    most: int
+    window: int
+    because: str = ""
+
+    def reservation(
+        self, policy: str, principal: Principal, tool: Tool, conversation: Conversation | None
+    ) -> Reservation:
+        """What a call must take. `conversation` is None where its id separates nothing."""
+        who = ("principal", principal.issuer, principal.subject)
+        parts = set[tuple[str, ...]]()
+        if "principal" in self.per:
+            parts.add(who)
+        if "tool" in self.per:
+            parts.add(("tool", tool.kind, tool.server, tool.name))
+        if "conversation" in self.per:  # scoped to its principal
+            parts.add(who if conversation is None else ("conversation", *who[1:], conversation.id))
+        named = digest([policy, *map(list, sorted(parts))])  # of one length, whatever the names
+        return Reservation(self.id, f"{self.id}/{named}", 1, self.most, self.window)
+
+
 def _matches(rule: str, schema: Schema, arguments: Mapping[str, Any]) -> bool:
     try:
         return schema.matches(arguments)
@@ -128,6 +165,7 @@ class Matching:
         required: every scope that the tool rules require together.
         listing: the tool rules that list it: all, but for a URI that is odd only those that spell it out.
         odd: whether it is a URI that a server could read in more than one way.
+        limits: how often it may be called.
     """
 
     tools: tuple[ToolRule, ...]
@@ -136,6 +174,7 @@ class Matching:
     required: frozenset[str]
     listing: tuple[ToolRule, ...]
     odd: bool = False
+    limits: tuple[Limit, ...] = ()
 
 
 class _Index:
@@ -167,6 +206,7 @@ class Policy:
         tools: the tool rules.
         intents: the intents.
         protected: the rules that forbid.
+        limits: how often what they name may be called.
         trusted: ids of the servers whose declared scopes count.
         expires: UNIX milliseconds from which on everything is denied, None for never.
         observe_until: UNIX milliseconds at which observing ends, None in enforce mode.
@@ -178,15 +218,16 @@ class Policy:
     tools: tuple[ToolRule, ...] = field(default=(), compare=False)
     intents: tuple[Intent, ...] = field(default=(), compare=False)
     protected: tuple[Protected, ...] = field(default=(), compare=False)
+    limits: tuple[Limit, ...] = field(default=(), compare=False)
     trusted: frozenset[str] = field(default=frozenset(), compare=False)
     expires: int | None = field(default=None, compare=False)
     observe_until: int | None = field(default=None, compare=False)
-    _indexes: tuple[_Index, _Index, _Index] = field(init=False, repr=False, compare=False)
+    _indexes: tuple[_Index, ...] = field(init=False, repr=False, compare=False)
     _memo: dict[tuple[str, str, str], Matching] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        indexes = (_Index(self.tools), _Index(self.intents), _Index(self.protected))
-        object.__setattr__(self, "_indexes", indexes)
+        kinds = (self.tools, self.intents, self.protected, self.limits)
+        object.__setattr__(self, "_indexes", tuple(_Index(rules) for rules in kinds))
         object.__setattr__(self, "_memo", {})
 
     @property
@@ -198,14 +239,14 @@ class Policy:
         """Every rule about one tool. What is remembered is only a cache, and bounded."""
         matching = self._memo.get((kind, server, name))
         if matching is None:
-            tools, intents, protected = (index.about(server, name, kind) for index in self._indexes)
+            tools, intents, protected, limits = (i.about(server, name, kind) for i in self._indexes)
             required = frozenset().union(*(rule.scopes for rule in tools))
             odd = kind == "resource" and oddity(name) != ""
             # A glob lists nothing odd; what it requires or forbids holds all the same.
             listing = tuple(
                 rule for rule in tools if not odd or any(p.spells(server, name, kind) for p in rule.tools)
             )
-            matching = Matching(tools, intents, protected, required, listing, odd)
+            matching = Matching(tools, intents, protected, required, listing, odd, limits)
             if len(self._memo) >= _REMEMBERED:
                 self._memo.clear()
             if len(name) <= _LONGEST_REMEMBERED:
@@ -223,6 +264,19 @@ class Policy:
         """Every scope that a tool requires: its rules', and its author's where the server is trusted."""
         required = self.about(tool.server, tool.name, tool.kind).required
         return required | tool.declared if tool.server in self.trusted else required
+
+    def reservations(
+        self, principal: Principal, tool: Tool, conversation: Conversation
+    ) -> tuple[Reservation, ...]:
+        """What a call must take from counters, sorted by limit: () where no limit names the tool.
+
+        A new conversation id sheds nothing: it separates only where the role may assert conversations.
+        """
+        limits = self.about(tool.server, tool.name, tool.kind).limits
+        if not limits:
+            return ()
+        own = conversation if self.may_assert_conversations(principal.role) else None
+        return tuple(limit.reservation(self.ref.id, principal, tool, own) for limit in limits)
 
     def role_exists(self, role: str) -> bool:
         """Whether the policy knows the role."""

@@ -22,7 +22,13 @@ from guard.proxy.replies import Garbage, completed, read_object, value_of
 
 _ALIKE: Final = frozenset({Reason.DEFAULT_DENY, Reason.TOOL_NOT_VISIBLE, Reason.UNKNOWN_TOOL})
 _RETRYABLE: Final = frozenset(
-    {Reason.CONTENDED, Reason.CLOCK_BEHIND, Reason.UPSTREAM_UNAVAILABLE, Reason.OVERLOADED}
+    {
+        Reason.CONTENDED,
+        Reason.CLOCK_BEHIND,
+        Reason.LIMIT_REACHED,
+        Reason.UPSTREAM_UNAVAILABLE,
+        Reason.OVERLOADED,
+    }
 )
 _UNKNOWN: Final[Mapping[str, Reason]] = {
     "tool": Reason.UNKNOWN_TOOL,
@@ -116,8 +122,8 @@ def ending(
             return wire.result(message.id, shown)
         case Failed(reason):
             return denial(message, decision_id, Deny(reason), server=server, kind=kind)
-        case Unknown():
-            return _lost(message, decision_id, found, server)
+        case Unknown(reason, executed):
+            return _lost(message, decision_id, Unknown(told(reason, kind), executed), server)
 
 
 def _shown(message: wire.Request, raw: bytes, server: Served, seal: Callable[[str], str]) -> Any:

@@ -109,6 +109,17 @@ class Callbacks:
         if waiting is not None and waiting.token is not None:
             waiting.tell("notifications/progress", {**params, "progressToken": waiting.token})
 
+    def bar(self, flight: Flight | None = None) -> None:
+        """The client may not be asked any more: not for this request, or for none at all.
+
+        Of what came out of the blue nobody knows for which request it is: it goes with any.
+        """
+        for id_, waiting in [*self._waiting.items()]:
+            if flight is None or waiting.flight is flight or waiting.flight is None:
+                what = "the client may not be asked any more"
+                self._end(id_, {"code": wire.DENIED, "message": what}, is_error=True)
+                self._send(wire.notification("notifications/cancelled", {"requestId": id_}), waiting.flight)
+
     def close(self) -> None:
         """The client is gone: every server that waits is told."""
         for id_ in [*self._waiting]:

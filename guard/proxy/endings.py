@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guard.core.errors import Reason
-from guard.core.model import Parent
+from guard.core.model import Call, Parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,10 @@ class Flight:
         cancelled: whether the client called it off.
         ending: resolved once, by whoever knows first.
         parent: the artifact that came with it, once it was looked at: it can be used up only once.
+        call: the call that it is, once it was granted; None before that, and for what is no call.
+        parked: what waits for it where nothing was sent for it yet and waiting is all that it does.
+        barred: why it may go on no longer, None where it may.
+        on_bar: called once when it is barred.
     """
 
     tell: Callable[[bytes], None] | None = field(default=None, repr=False)
@@ -75,6 +79,10 @@ class Flight:
     cancelled: bool = False
     ending: asyncio.Future[Ending] | None = field(default=None, repr=False)
     parent: Parent | None = None
+    call: Call | None = field(default=None, repr=False)
+    parked: asyncio.Task[Any] | None = field(default=None, repr=False)
+    barred: Reason | None = None
+    on_bar: Callable[[], None] | None = field(default=None, repr=False)
 
     def cancel(self) -> None:
         """The client no longer waits. Before dispatch nothing is sent, after it nobody knows."""
@@ -85,3 +93,20 @@ class Flight:
         """Say what became of it, if nobody has yet and it was sent."""
         if self.ending is not None and not self.ending.done():
             self.ending.set_result(ending)
+
+    def bar(self, reason: Reason) -> None:
+        """It is authorized no longer: its client hears nothing more of it, and is shown nothing of it."""
+        if self.barred is not None:
+            return
+        self.barred = reason
+        self.tell = self.on_progress = self.on_note = self.on_away = None
+        self.end(Unknown(reason))
+        if self.parked is not None:
+            self.parked.cancel()
+        if self.on_bar is not None:
+            self.on_bar()
+
+    def was_barred(self) -> bool:
+        """Asked where a wait was cancelled: whether that was because it was barred, and for nothing else."""
+        task, self.parked = self.parked, None
+        return self.barred is not None and task is not None and task.uncancel() == 0

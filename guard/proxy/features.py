@@ -15,12 +15,14 @@ import orjson
 from guard.core.errors import Reason, Refused, printable
 from guard.policy.decide import visible
 from guard.proxy import wire
+from guard.proxy.asker import Asker
 from guard.proxy.endings import Ending, Failed, Returned
 from guard.proxy.links import ToolServer
 from guard.proxy.listing import behind, served_by
 from guard.proxy.replies import Garbage, completed, read_object, value_of
 from guard.proxy.shelves import SHELVES, Shelves
 from guard.proxy.upstream import Upstream
+from guard.proxy.warden import NOBODY as NOBODIES
 from guard.proxy.wire import Malformed, Request
 from guard.proxy.world import Gate
 
@@ -66,6 +68,28 @@ def may_hear(gate: Gate, method: str, params: bytes) -> bool:
     )
 
 
+def review(gate: Gate, asker: Asker) -> None:
+    """Let go of a handshake-era client's subscriptions to what is out of sight; take up the others again."""
+    generation, principal = gate.house.generation, gate.identify()
+    for name, server in generation.servers.items():
+
+        def sees(uri: str, name: str = name) -> bool:
+            return visible(principal, name, uri, frozenset(), generation.policy, kind="resource")
+
+        server.review(asker, sees)
+
+
+def admit(gate: Gate, message: Request) -> None:
+    """What lasts begins only where the client may have it now. Raises Malformed, or Refused for nobody."""
+    try:
+        gate.house.warden.admit(gate)
+    except Refused as refusal:
+        if refusal.reason in NOBODIES:
+            raise
+        data = {"reason": refusal.reason}
+        raise Malformed(wire.DENIED, "this is not permitted now", message.id, data) from None
+
+
 async def _list(gate: Gate, message: Request) -> bytes:
     shelf = SHELVES[message.method]
     found = await _shelves(gate).shown(shelf, message.meta if message.modern else None)
@@ -105,6 +129,7 @@ async def _subscribe(gate: Gate, message: Request) -> bytes:
     uri = message.params.get("uri")
     if not isinstance(uri, str) or message.params.keys() != {"uri"}:
         raise Malformed(wire.INVALID_PARAMS, "params has `uri`, a string, and no more", message.id)
+    admit(gate, message)
     server, _ = await _found(gate, message, "resource", uri)
     upstream = await _shelves(gate).ready(server)
     ending = await upstream.ask(message.method, message.params, message.meta, message.flight)
@@ -115,6 +140,7 @@ async def _subscribe(gate: Gate, message: Request) -> bytes:
 
 async def _set_level(gate: Gate, message: Request) -> bytes:
     """Before 2026-07-28: what every server logs to this client, of which it may see anything."""
+    admit(gate, message)
     found = await behind(gate.house, gate.identify(), gate.asker)
     upstreams = [one for one in found.upstreams if one.can("logging") and not one.modern]
     if not upstreams:

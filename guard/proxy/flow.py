@@ -6,7 +6,7 @@ what it is asked and breaks at any step, before or after the step took effect.
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from guard.artifact.grant import Grant
 from guard.artifact.verify import ArtifactRefused, Fault, VerifiedGrant
@@ -26,7 +26,10 @@ class World(Protocol):
     async def bind(self, message: Request, principal: Principal) -> Call: ...  # noqa: D102
     def decide(self, call: Call) -> Decision: ...  # noqa: D102
     def issue(self, call: Call, allow: Allow) -> Grant: ...  # noqa: D102
-    async def record(self, call: Call, allow: Allow, grant: Grant) -> bool: ...  # noqa: D102
+    async def record(self, call: Call, allow: Allow, grant: Grant) -> Literal[True] | Deny:
+        """True if it stands; else something moved, and this is said if it keeps moving."""
+        ...
+
     def verify(self, grant: Grant, call: Call) -> VerifiedGrant: ...  # noqa: D102
     async def dispatch(  # noqa: D102
         self, verified: VerifiedGrant, message: Request, call: Call
@@ -58,12 +61,14 @@ async def authorize(message: Request, world: World) -> bytes | None:
                 return await world.refuse(message, principal, call, decision)
             grant = world.issue(call, decision)
             granted = True  # from here on an entry may stand, whatever `record` says
-            granted = await world.record(call, decision, grant) is True  # as nothing else permits
+            stands = await world.record(call, decision, grant)
+            granted = stands is True  # as nothing else permits
             if granted:
                 break
             principal = world.identify(message)  # what moved may be a revocation
         else:
-            return await world.refuse(message, principal, call, Deny(Reason.CONTENDED))
+            moved = stands if isinstance(stands, Deny) else Deny(Reason.CONTENDED)
+            return await world.refuse(message, principal, call, moved)
         verified = world.verify(grant, call)
         if type(verified) is not VerifiedGrant:
             raise Refused(Reason.ARTIFACT_MISSING)  # noqa: TRY301 - as any step that says no

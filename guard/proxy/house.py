@@ -23,6 +23,7 @@ from guard.policy.globs import fits
 from guard.policy.rules import Policy
 from guard.proxy.links import ToolServer
 from guard.proxy.sealing import Seal
+from guard.proxy.warden import Warden
 
 JOINT: Final = "__"
 """Between the server's name and the tool's, where there is more than one server."""
@@ -100,6 +101,7 @@ class House:
     Attributes:
         decisions: how many calls were decided since the start, by reason; "allow" for the permitted.
         refusals: how many messages were refused before anybody was identified or anything judged.
+        warden: looks after what outlives its authorization.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class House:
         self._watchers: set[Watcher] = set()
         self._settled = asyncio.Event()
         self._settled.set()
+        self.warden = Warden(self)
 
     def watch(self, watcher: Watcher) -> None:
         """Tell it when tools may have changed."""
@@ -137,6 +140,11 @@ class House:
         """The tools of some server, or the policy, may have changed."""
         for watcher in [*self._watchers]:
             watcher.tools_changed()
+
+    @property
+    def steady(self) -> bool:
+        """Whether no reload is half done."""
+        return self._settled.is_set()
 
     async def settled(self) -> Generation:
         """The generation that holds, once no reload is half done.
@@ -170,6 +178,7 @@ class House:
             self.generation = generation
         finally:
             self._settled.set()
+        self.warden.moved()
         self.tools_changed()
 
 

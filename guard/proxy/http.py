@@ -102,12 +102,22 @@ class Front:
         refusals_per_minute: int = 60,
     ) -> None:
         self.house = house
-        self.rules = rules
+        self._rules = rules
         self.sessions = sessions
         self.refusals = Refusals(refusals_per_minute, house.refusals)
         self._published = published
         self._busy: Counter[tuple[str, str, str]] = Counter()
         self._listening: set[Session] = set()
+
+    @property
+    def rules(self) -> Rules:
+        """What requests are held to."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: Rules) -> None:
+        self._rules = rules
+        self.house.warden.moved()  # who calls may be known in another way
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request."""
@@ -158,11 +168,26 @@ class Front:
         """Who sent it. Raises Turned: nobody that is known."""
         given = exchange.fields.get("authorization")
         try:
-            identify = self.rules.identify(given)
-            return Caller(identify, identify())
+            rules = self._rules
+            known = rules.identify(given)
+
+            def identify() -> Principal:
+                """As the rules say that hold when it is asked."""
+                return (known if self._rules is rules else self._rules.identify(given))()
+
+            return Caller(identify, known())
         except Refused as refusal:
+            if refusal.reason is Reason.STORE_UNAVAILABLE:
+                raise self._unknown() from None
             wait = self.refusals.refuse(refusal.reason, exchange.client, time.monotonic())
             raise _challenge(refusal.reason, given=given is not None, wait=wait) from None
+
+    def _unknown(self) -> Turned:
+        """Nobody can be asked who it is: no attempt of the client's, and worth another one."""
+        self.house.refusals[Reason.STORE_UNAVAILABLE] += 1
+        data = {"reason": Reason.STORE_UNAVAILABLE, "retryable": True}
+        text, headers = "the store cannot be asked now", [("retry-after", "1")]
+        return Turned(503, text, code=wire.INTERNAL_ERROR, data=data, headers=headers)
 
     def _held(self, fields: Mapping[str, str], caller: Caller) -> Held:
         if SESSION not in fields:
@@ -225,6 +250,7 @@ class Front:
             id_, conversation = new_session(self.sessions.suffix)
         seen = caller.principal if message.modern else None  # a session outlives what was seen
         session = Session(Gate(self.house, caller.identify, conversation, seen))
+        session.owner = caller.principal.key
         flight = message.flight
         # `initialize` is answered whole: its answer has the session's id in its head
         streams = message.modern and exchange.streams
@@ -233,14 +259,19 @@ class Front:
         exchange.watch(exchange.live if streams else None, flight.cancel if message.modern else None)
         if message.method == LISTEN:
             self._listening.add(session)
+        warden, begun = self.house.warden, False
+        warden.enter(session)
         try:
             line, code = await session.answer(message, handler)
+            begun = id_ != "" and code == 0
         finally:
             if message.modern:
                 self._listening.discard(session)
                 session.close()
+            elif not begun:
+                warden.leave(session)
         more: list[tuple[str, str]] = []
-        if id_ and code == 0:
+        if begun:
             self.sessions.begin(id_, caller.principal, session)
             more.append((SESSION, id_))
         _conclude(exchange, message, line, code, more)
@@ -253,7 +284,8 @@ class Front:
             _conclude(exchange, message, line, code)
             return
         stream = Stream(held.streams, exchange, primes=session.version in PRIMING)
-        flight.tell, flight.on_away = stream.tell, stream.away
+        stream.flight = flight
+        flight.tell, flight.on_away, flight.on_bar = stream.tell, stream.away, stream.clear
         handler = _admit(session, message)
         exchange.watch(stream.show_life, None)
         if exchange.prefers_streams:
@@ -274,6 +306,11 @@ class Front:
         """The handshake era's stream for what belongs to no request, or one that is taken up again."""
         if not exchange.streams:
             raise Turned(406, "Accept lacks text/event-stream")
+        try:
+            self.house.warden.admit(held.session.gate)
+        except Refused as refusal:
+            data = {"reason": refusal.reason}
+            raise Turned(403, "this is not permitted now", code=wire.DENIED, data=data) from None
         last = exchange.fields.get(LAST_EVENT, "")
         if last:
             found = held.streams.find(last)

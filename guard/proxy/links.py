@@ -20,6 +20,7 @@ from guard.proxy.about import About
 from guard.proxy.asker import Asker
 from guard.proxy.catalog import Catalog
 from guard.proxy.upstream import Upstream
+from guard.proxy.wishes import Wishes
 
 START_SECONDS: Final = 60.0
 FIRST_PAUSE: Final = 0.5
@@ -28,7 +29,6 @@ STEADY_SECONDS: Final = 60.0
 """A server that ran so long and then died begins again with the shortest pause."""
 LEAVE_SECONDS: Final = 1.0
 """A call that was bound before its server was replaced is on its way by then."""
-MAX_STANDING: Final = 1000
 SWEEPS: Final = 4
 """How often in its idle time a link is looked at."""
 
@@ -51,6 +51,7 @@ class Link:
         )
         self.upstream: Upstream | None = None
         self.used = time.monotonic()
+        self.users: dict[str, Principal] = {}  # by credential; nobody where it is shared
         self._starting: asyncio.Task[Upstream] | None = None
         self._again: asyncio.TimerHandle | None = None
         self._failures = 0
@@ -149,7 +150,7 @@ class Link:
         self.upstream, self._since = upstream, time.monotonic()
         self.catalog.forget()
         if not upstream.modern:
-            for method, params in self.server.standing(self.asker):
+            for method, params in self.server.wishes.standing(self.asker):
                 if method != "logging/setLevel" or upstream.can("logging"):
                     self.server.aside(upstream.ask(method, params, {}))
         self.server.failure, self.server.error, self.server.info = None, None, upstream.info
@@ -220,6 +221,7 @@ class ToolServer:
         error: what its last start failed with, None where it did not.
         began: whether anybody ever asked for it.
         info: its `serverInfo`, as it was last heard.
+        wishes: what handshake-era clients want it to keep telling them.
     """
 
     def __init__(
@@ -244,7 +246,7 @@ class ToolServer:
         self._aside: set[asyncio.Task[Any]] = set()
         self._links: dict[tuple[Any, ...], Link] = {}
         self._spare: Link | None = None
-        self._standing: dict[Asker, dict[str, tuple[str, Mapping[str, Any]]]] = {}
+        self.wishes = Wishes()
         self._sweeper: asyncio.TimerHandle | None = None
 
     def link(self, principal: Principal, asker: Asker | None = None) -> Link:
@@ -259,34 +261,47 @@ class ToolServer:
             found = self._adopt(principal.tenant, None if self.about.shared else asker)
             self._links[key] = found
             self._sweep_later()
+        if not self.about.shared:
+            found.users[principal.credential] = principal
         found.used = time.monotonic()
         return found
 
+    @property
+    def links(self) -> list[Link]:
+        """Every link, and the one that was started before anybody asked."""
+        return [*self._links.values(), *([self._spare] if self._spare else [])]
+
+    def _behind(self, asker: Asker) -> list[Upstream]:
+        """A handshake-era client's own links, where they are up."""
+        found = (link.upstream for link in self._links.values() if link.asker is asker and link.up)
+        return [one for one in found if one is not None and not one.modern]
+
     def tell(self, asker: Asker, method: str) -> None:
         """Pass a notification without params of a handshake-era client on, where it has a link."""
-        for link in self._links.values():
-            if link.asker is asker and link.up and link.upstream is not None and not link.upstream.modern:
-                link.upstream.tell(method, {})
+        for upstream in self._behind(asker):
+            upstream.tell(method, {})
 
     def remember(self, asker: Asker | None, method: str, params: Mapping[str, Any]) -> None:
         """Say this again where a client's own link starts anew: its log level, its subscriptions."""
-        if asker is None or all(link.asker is not asker for link in self._links.values()):
-            return
-        held, key = self._standing.setdefault(asker, {}), str(params.get("uri", ""))
-        if method == "resources/unsubscribe":
-            held.pop(key, None)
-        elif key in held or len(held) < MAX_STANDING:
-            held[key] = (method, params)
+        if asker is not None and any(link.asker is asker for link in self._links.values()):
+            self.wishes.note(asker, method, params)
 
-    def standing(self, asker: Asker | None) -> list[tuple[str, Mapping[str, Any]]]:
-        """What is to be said again for a client."""
-        return [] if asker is None else [*self._standing.get(asker, {}).values()]
+    def review(self, asker: Asker, sees: Callable[[str], bool]) -> None:
+        """Let go of the subscriptions to what a client sees no longer; take up those that it sees again."""
+        for method, params in self.wishes.review(asker, sees):
+            for upstream in self._behind(asker):
+                self.aside(upstream.ask(method, params, {}))
 
-    def leave(self, asker: Asker) -> None:
-        """A handshake-era client is gone: so are its links."""
-        self._standing.pop(asker, None)
+    def leave(self, asker: Asker, *, returns: bool = False) -> None:
+        """A handshake-era client is gone: so are its links. Its wishes stay where it may come back."""
+        if not returns:
+            self.wishes.forget(asker)
+        self.let_go(lambda link: link.asker is asker)
+
+    def let_go(self, over: Callable[[Link], bool]) -> None:
+        """Close the links that are over."""
         for key, link in [*self._links.items()]:
-            if link.asker is asker:
+            if over(link):
                 del self._links[key]
                 self.aside(link.close())
 
@@ -319,8 +334,7 @@ class ToolServer:
 
     async def make_room(self, wanting: Link) -> None:
         """Let go of the idlest link if too many are up. Raises Refused, OVERLOADED."""
-        links = [*self._links.values(), *([self._spare] if self._spare else [])]
-        others = [link for link in links if link is not wanting and (link.up or link.has_room)]
+        others = [link for link in self.links if link is not wanting and (link.up or link.has_room)]
         wanting.has_room = True
         if len(others) < self.about.most:
             return
@@ -342,18 +356,13 @@ class ToolServer:
 
     def _done_aside(self, task: asyncio.Task[Any]) -> None:
         self._aside.discard(task)
-        if not task.cancelled():
-            task.exception()  # told where it happened
+        _ = task.cancelled() or task.exception()  # told where it happened
 
     def health(self) -> Mapping[str, Any]:
         """How it does, without secrets: its state is "up", "down", or "idle" when nobody wanted it yet."""
-        links = [*self._links.values(), *([self._spare] if self._spare else [])]
-        up = [link.upstream for link in links if link.up and link.upstream is not None]
-        if up:
-            state = "up" if any(upstream.reachable for upstream in up) else "down"
-        else:
-            state = "idle" if self.failure is None else "down"
-        return {"state": state, "links": len(up)}
+        up = [link.upstream for link in self.links if link.up and link.upstream is not None]
+        state = "down" if up or self.failure is not None else "idle"
+        return {"state": "up" if any(one.reachable for one in up) else state, "links": len(up)}
 
     def _sweep_later(self) -> None:
         if self.about.idle_seconds is not None and self._sweeper is None:
@@ -365,10 +374,7 @@ class ToolServer:
         idle = self.about.idle_seconds
         assert idle is not None  # noqa: S101 - nothing is swept otherwise
         end = time.monotonic() - idle
-        for key, link in [*self._links.items()]:
-            if link.used < end and link.idle:
-                del self._links[key]
-                self.aside(link.close())
+        self.let_go(lambda link: link.used < end and link.idle)
         if self._links:
             self._sweep_later()
 
@@ -386,8 +392,7 @@ class ToolServer:
         """Stop every link."""
         if self._sweeper is not None:
             self._sweeper.cancel()
-        links = [*self._links.values(), *([self._spare] if self._spare else [])]
-        self._links, self._spare = {}, None
+        links, self._links, self._spare = self.links, {}, None
         await asyncio.gather(*(link.close() for link in links), return_exceptions=True)
         if self._aside:
             await asyncio.gather(*self._aside, return_exceptions=True)

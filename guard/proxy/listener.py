@@ -11,7 +11,7 @@ from guard.proxy.peer import App, Bounds, Peer, Shared
 
 __all__ = ["Bounds", "Listener", "listen"]
 
-BACKLOG: Final = 512
+BACKLOG: Final = 4096
 _LOOKS: Final = 4
 """How often a connection is looked at within the shortest of its bounds."""
 _LOOK_SECONDS: Final = 1.0

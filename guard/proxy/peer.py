@@ -23,8 +23,10 @@ from guard.proxy.refusals import Turned
 
 _CHUNK_OF_ONE: Final = 6
 """Bytes of the shortest chunk that carries one (RFC 9112 section 7.1)."""
-_LINGER_SECONDS: Final = 1.0
-"""How long somebody who was turned away may take to read it."""
+_LINGER_SECONDS: Final = 10.0
+"""How long somebody who was turned away may take to read it: who is overloaded, too, reads late."""
+_LINGERERS: Final = 4
+"""How many times as many as are served may be there only to read that they are not."""
 _LINGER_BYTES: Final = 256 * 1024
 """What is read of them meanwhile, and thrown away."""
 _HEAD_TOO_LARGE: Final = (
@@ -187,7 +189,10 @@ class Peer(asyncio.Protocol):
 
         Closed with input unread, TCP says so with a reset, which may overtake the answer.
         """
-        if not self.transport.can_write_eof() or self._shared.lingering >= self._bounds.connections:
+        if (
+            not self.transport.can_write_eof()
+            or self._shared.lingering >= _LINGERERS * self._bounds.connections
+        ):
             self.transport.close()
             return
         self._lingers = True

@@ -12,7 +12,16 @@ from guard.core.model import Allow, Call, Deny, PolicyRef, Principal, args_sha25
 from guard.identity.api_keys import ISSUER
 from guard.lineage.entry import Kind
 from guard.lineage.log import entry
-from guard.lineage.store import CloseGrant, Contain, Effect, OpenGrant, Place, Transaction, UseKey
+from guard.lineage.store import (
+    CloseGrant,
+    Contain,
+    Effect,
+    OpenGrant,
+    Place,
+    Reserve,
+    Transaction,
+    UseKey,
+)
 from guard.proxy.endings import Ending, Failed, Returned, Unknown
 
 MAX_KEPT: Final = 64 * 1024
@@ -32,7 +41,7 @@ def granted(
     instance: str,
     expects: Mapping[str, int] = NOTHING,
 ) -> Transaction:
-    """A grant begins, owed an ending by this instance.
+    """A grant begins, owed an ending by this instance, and takes what the decision says it must.
 
     Args:
         now: UNIX milliseconds.
@@ -44,27 +53,38 @@ def granted(
         "decision": {"rules": allow.rules, "scopes": allow.scopes, "mode": allow.mode},
         "artifact": {"sha256": grant.sha256, "aud": call.audience, "exp": grant.expires},
     }
-    effects = (OpenGrant(call.id, instance), *_key_used(call.principal))
+    effects: tuple[Effect, ...] = (OpenGrant(call.id, instance), *_key_used(call.principal))
+    if allow.reservations:
+        effects += tuple(
+            Reserve(one.counter, call.id, one.amount, one.most, one.window) for one in allow.reservations
+        )
     return Transaction(_place(call), entry(Kind.GRANTED, call.id, fields), now, expects, effects)
 
 
-def denied(call: Call, deny: Deny, policy: PolicyRef, *, now: int) -> Transaction:
-    """An attempt that was denied. `now` is UNIX milliseconds."""
+def denied(call: Call, deny: Deny, policy: PolicyRef, *, now: int, sealed: bool = False) -> Transaction:
+    """An attempt that was denied. `now` is UNIX milliseconds.
+
+    Nothing is appended to a conversation that is `sealed`: the house's own holds the attempt.
+    """
     asked = _asked(call, policy)
+    if sealed:  # named so that it is not taken for whose conversation the entry stands in
+        asked["conversation"] = {"sealed": call.conversation.id, "source": call.conversation.source}
     if len(write(call.params)) > MAX_KEPT:
         asked["arguments"] = None
     fields = asked | {
         "decision": {"reason": deny.reason, "rule": deny.rule, "pointer": deny.pointer},
         "args_sha256": None if call.fault else args_sha256(call.params, call.method),
     }
-    return Transaction(
-        _place(call), entry(Kind.DENIED, call.id, fields), now, NOTHING, _key_used(call.principal)
-    )
+    place = Place(call.principal.tenant) if sealed else _place(call)
+    return Transaction(place, entry(Kind.DENIED, call.id, fields), now, NOTHING, _key_used(call.principal))
 
 
 def ended(call: Call, ending: Ending, conversation: str, *, now: int) -> Transaction:
-    """A grant ends. `conversation` is the log's own id of it, "" if the grant is not known to stand."""
-    effects: list[Effect] = [CloseGrant(call.id)]
+    """A grant ends. `conversation` is the log's own id of it, "" if the grant is not known to stand.
+
+    Only where nothing was sent is given back what was reserved: whoever does not know gives nothing back.
+    """
+    effects: list[Effect] = [CloseGrant(call.id, nothing_sent=isinstance(ending, Failed))]
     fields: dict[str, Any] = (
         {"result": {"sha256": sha256(ending.raw), "is_error": ending.is_error}}
         if isinstance(ending, Returned)

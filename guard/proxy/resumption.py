@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from guard.proxy import sse
+from guard.proxy.endings import Flight
 from guard.proxy.exchange import Exchange
 
 PRIMING: Final = frozenset({"2025-11-25"})
@@ -80,6 +81,15 @@ class Streams:
             if stream.ended and stream.ended_at <= since:
                 self.drop(stream)
 
+    def each(self) -> list[Stream]:
+        """Every stream that is kept."""
+        return [*self._streams.values()]
+
+    def withhold(self) -> None:
+        """Give nobody anything of what was kept. What answers a request ends as that does."""
+        for stream in self.each():
+            self.drop(stream)
+
     def close(self) -> None:
         """End them all."""
         for stream in [*self._streams.values()]:
@@ -103,6 +113,7 @@ class Stream:
         next: the number of its next event.
         ended: whether the last event was told.
         allowed: asked before anything is sent; None where that is nobody's question.
+        flight: of the request that it answers; None where it answers none.
     """
 
     def __init__(self, streams: Streams, exchange: Exchange, *, primes: bool) -> None:
@@ -111,6 +122,7 @@ class Stream:
         self.ended_at = 0.0
         self.allowed: Callable[[], bool] | None = None
         self.exchange: Exchange | None = exchange
+        self.flight: Flight | None = None
         self._streams = streams
         self._primes = primes
         self._kept: deque[tuple[int, bytes]] = deque()
@@ -186,11 +198,15 @@ class Stream:
         self._streams.bytes -= len(self._kept.popleft()[1])
         return True
 
+    def clear(self) -> None:
+        """Let go of all of them."""
+        while self.shorten():
+            pass
+
     def forget(self) -> None:
         """Let go of all of them, and keep no other."""
         self._dropped = True
-        while self.shorten():
-            pass
+        self.clear()
 
     def _put(self, line: bytes) -> None:
         event = sse.event(line, b"%d-%d" % (self.number, self.next))

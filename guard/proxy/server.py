@@ -5,15 +5,16 @@ A method that is not in the table is not understood, and what is not understood 
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 
 from guard.core.errors import Reason, Refused
-from guard.core.model import SUBJECTS
+from guard.core.model import SUBJECTS, Call
 from guard.proxy import answers, eras, features, offers, wire
 from guard.proxy.asker import Answer, Tell
 from guard.proxy.callbacks import Callbacks
@@ -21,10 +22,10 @@ from guard.proxy.endings import Flight
 from guard.proxy.flow import authorize
 from guard.proxy.listing import behind, listing, served_by
 from guard.proxy.subscriptions import Subscriptions
+from guard.proxy.warden import NOBODY, PASSING
 from guard.proxy.wire import Malformed, Notification, Request, Response
 from guard.proxy.world import Gate
 
-_NOBODY: Final = frozenset({Reason.NO_CREDENTIAL, Reason.INVALID_KEY, Reason.EXPIRED_KEY, Reason.REVOKED_KEY})
 _OLD_ONLY: Final = frozenset({"initialize", "ping", *features.OLD_ONLY})
 _MODERN_ONLY: Final = frozenset({"server/discover", "subscriptions/listen"})
 MAX_EARLY: Final = 256
@@ -34,6 +35,18 @@ _LOG: Final = "notifications/message"
 ELICITED: Final = "notifications/elicitation/complete"
 
 Handler = Callable[[Request], Awaitable[bytes | None]]
+
+
+class Holding(Protocol):
+    """Whoever holds a session between its requests, and its streams."""
+
+    def bar(self, *, for_good: bool) -> None:
+        """Nobody hears anything there any more."""
+        ...
+
+    def review(self, judge: Callable[[Call], Reason | None]) -> None:
+        """Keep nothing of a call that may be no more."""
+        ...
 
 
 class Session:
@@ -51,6 +64,9 @@ class Session:
         client: its `clientInfo`, from the handshake.
         capabilities: as it declared them there.
         in_flight: the requests on their way, by id.
+        owner: the principal that it belongs to; None where that is whoever the launch says.
+        held: who holds it between its requests; None where nobody does.
+        barred: why nothing is told or asked out of the blue, None where it is. See `Warden`.
     """
 
     def __init__(self, gate: Gate, notify: Callable[[bytes], object] | None = None) -> None:
@@ -60,6 +76,9 @@ class Session:
         self.capabilities: Mapping[str, Any] = {}
         self.in_flight: dict[wire.Id, Request] = {}
         self.notify: Callable[[bytes], object] | None = None
+        self.owner: tuple[str, str, str] | None = None
+        self.held: Holding | None = None
+        self.barred: Reason | None = None
         self._callbacks: Callbacks | None = None
         self._early: list[tuple[bytes, Flight | None, bool]] | None = None
         self._subscriptions: Subscriptions | None = None
@@ -70,6 +89,7 @@ class Session:
         """From now on messages that belong to no request go there."""
         self.notify = notify
         self.gate.house.watch(self.subscriptions)
+        self.gate.house.warden.enter(self)
 
     @property
     def subscriptions(self) -> Subscriptions:
@@ -124,26 +144,34 @@ class Session:
         Returns: the line, None where the client called it off; and the code of Guard's own error, 0
             for none.
         """
-        code = 0
+        code, called, flight = 0, handler == self._call, message.flight
+        if not called:
+            flight.parked = asyncio.current_task()  # a call says for itself where it can be let go of
+        line: bytes | None = None
         try:
             line = await handler(message)
+        except asyncio.CancelledError:
+            if not flight.was_barred():
+                raise
         except Malformed as fault:
             code, line = fault.code, wire.error(message.id, fault.code, fault.message, fault.data)
         except Refused as refusal:
-            unknown = refusal.reason in _NOBODY
+            unknown = refusal.reason in NOBODY
             code = wire.NOT_AUTHENTICATED if unknown else wire.INTERNAL_ERROR
             text = "not authenticated" if unknown else "the tool server cannot be asked"
             line = wire.error(message.id, code, text, {"reason": refusal.reason})
         except Exception:  # noqa: BLE001 - a surprise is an answer too, and never a permit
             traceback.print_exc(file=sys.stderr)
             # A call may have been sent by then: a lost answer must not become a second execution.
-            called = handler == self._call
             data = {"outcome": "unknown", "retryable": False} if called else None
             code = wire.INTERNAL_ERROR
             line = wire.error(message.id, code, "Guard failed; see its standard error", data)
         finally:
+            flight.parked = None
             self.in_flight.pop(message.id, None)
-        return (None if message.flight.cancelled else line), code
+        if flight.barred is not None and not called:
+            line, code = _barred(message, flight.barred)
+        return (None if flight.cancelled else line), code
 
     def hear(self, message: Notification | Response) -> None:
         """Take a notification, or the answer to a server's request."""
@@ -171,20 +199,63 @@ class Session:
 
     def close(self) -> None:
         """Call off whatever is under way."""
+        self.gate.house.warden.leave(self)
         if self._subscriptions is not None:
             self._subscriptions.close()
         if self._callbacks is not None:
             self._callbacks.close()
         for message in list(self.in_flight.values()):
-            message.flight.cancel()
+            if message.flight.barred is None:  # else it is being answered
+                message.flight.cancel()
         if self.version:
             for server in self.gate.house.generation.servers.values():
                 server.leave(self)
+
+    # -- what the warden says ------------------------------------------------------------------
+
+    @property
+    def asking(self) -> Gate:
+        """Its world."""
+        return self.gate
+
+    def bar(self, reason: Reason) -> None:
+        """End whatever is under way, and hear and tell no more: for good where nobody is known by now."""
+        if self._callbacks is not None:
+            self._callbacks.bar()
+        self.barred = reason
+        for message in [*self.in_flight.values()]:
+            message.flight.bar(reason)
+        if self.version and reason not in PASSING:
+            for server in self.gate.house.generation.servers.values():
+                server.leave(self, returns=reason not in NOBODY)
+        if self.held is not None:
+            self.held.bar(for_good=reason in NOBODY)
+
+    def free(self) -> None:
+        """It may hear and tell again."""
+        self.barred = None
+
+    def review(self, judge: Callable[[Call], Reason | None]) -> None:
+        """End the calls that may be no more, and let go of the subscriptions to what is out of sight."""
+        for message in [*self.in_flight.values()]:
+            call = message.flight.call
+            if call is not None and (reason := judge(call)) is not None:
+                if self._callbacks is not None:
+                    self._callbacks.bar(message.flight)
+                message.flight.bar(reason)
+        if self.held is not None:
+            self.held.review(judge)
+        if self._subscriptions is not None:
+            self._subscriptions.review()
+        if self.version:
+            features.review(self.gate, self)
 
     # -- what servers say to a handshake-era client ----------------------------------------------
 
     def told(self, method: str, params: bytes, flight: Flight | None) -> None:
         """Pass a notification on; of what is out of sight by now, nothing."""
+        if flight is not None and flight.barred is not None:
+            return
         if method == ELICITED and not isinstance(self.capabilities.get("elicitation"), dict):
             return
         if not features.may_hear(self.gate, method, params):
@@ -193,6 +264,9 @@ class Session:
 
     def asked(self, method: str, params: bytes, answer: Answer, tell: Tell, flight: Flight | None) -> None:
         """Pass a request on."""
+        if self.barred is not None or (flight is not None and flight.barred is not None):
+            answer({"code": wire.DENIED, "message": "the client may not be asked any more"}, True)  # noqa: FBT003
+            return
         if self._callbacks is None:
             self._callbacks = Callbacks(lambda line, related: self._send(line, related, anywhere=True))
         self._callbacks.ask(method, params, answer, flight, tell)
@@ -202,6 +276,8 @@ class Session:
 
         Before its handshake is done a client is told nothing: what servers say by then waits.
         """
+        if self.barred is not None:
+            return False
         if self._early is not None:
             if len(self._early) < MAX_EARLY:
                 self._early.append((line, flight, anywhere))
@@ -291,6 +367,13 @@ _METHODS: Final[Mapping[str, Any]] = {
     LISTEN: Session._listen,  # noqa: SLF001
     "tools/list": Session._list,  # noqa: SLF001
 }
+
+
+def _barred(message: Request, reason: Reason) -> tuple[bytes, int]:
+    """What is said of a request that may go on no longer, and the code of it."""
+    code = wire.NOT_AUTHENTICATED if reason in NOBODY else wire.DENIED
+    text = "not authenticated" if reason in NOBODY else "this is permitted no longer"
+    return wire.error(message.id, code, text, {"reason": reason}), code
 
 
 def _progress_to(tell: Callable[[bytes], None], token: wire.Id) -> Callable[[dict[str, Any]], None]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from guard.core.canonical import sha256
-from guard.core.model import Conversation, Principal
+from guard.core.errors import Reason
+from guard.core.model import Call, Conversation, Principal
 from guard.proxy.resumption import Stream, Streams
 from guard.proxy.server import Session
 from guard.proxy.world import random_id
@@ -36,6 +37,7 @@ class Held:
         streams: what its client can take up again.
         listening: the stream for what belongs to no request, None before the first one.
         used: seconds, of a clock that only goes forward.
+        drop: ends it, and holds it no longer.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Held:
     streams: Streams = field(repr=False)
     listening: Stream | None = field(default=None, repr=False)
     used: float = 0.0
+    drop: Callable[[], None] = field(default=lambda: None, repr=False)
 
     def notify(self, line: bytes) -> bool:
         """Send a message that belongs to no request. Returns whether it was sent, or is kept.
@@ -66,6 +69,22 @@ class Held:
         self.session.close()
         self.hang_up()
         self.streams.close()
+
+    def bar(self, *, for_good: bool) -> None:
+        """Nobody hears anything here any more, or takes anything up again."""
+        self.hang_up()
+        self.streams.withhold()
+        if for_good:
+            self.drop()
+
+    def review(self, judge: Callable[[Call], Reason | None]) -> None:
+        """Keep nothing of a call that may be no more."""
+        for stream in self.streams.each():
+            flight = stream.flight if stream.ended else None  # else its own request ends it
+            if flight is None or flight.call is None or flight.barred is not None:
+                continue
+            if judge(flight.call) is not None:
+                self.streams.drop(stream)
 
     def hang_up(self) -> None:
         """End the stream for what belongs to no request."""
@@ -108,6 +127,8 @@ class Sessions:
         for idlest in sorted(own, key=lambda held: held.used)[: max(0, len(own) + 1 - self.most)]:
             self._drop(idlest)
         held = Held(id_, principal.key, session, Streams(self._clock), used=self._clock())
+        held.drop = lambda: self._drop(held)
+        session.owner, session.held = principal.key, held
         session.attach(held.notify)
         self._held[id_] = held
         return held

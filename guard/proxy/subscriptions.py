@@ -14,6 +14,7 @@ from guard.core.errors import Reason, Refused
 from guard.policy.decide import visible
 from guard.proxy import eras, wire
 from guard.proxy.endings import Flight, Returned, Unknown
+from guard.proxy.features import admit
 from guard.proxy.hearing import ACKNOWLEDGED
 from guard.proxy.links import ToolServer
 from guard.proxy.listing import listing
@@ -73,6 +74,7 @@ class Subscriptions:
             )
         if tell is None:
             raise Malformed(wire.INVALID_REQUEST, "a subscription needs a stream to answer on", message.id)
+        admit(self._gate, message)
         self._shown = await self._visible()
         about = {"_meta": {eras.SUBSCRIPTION: message.id}}
         relay = _Relay(self._gate, message, about["_meta"])
@@ -105,6 +107,11 @@ class Subscriptions:
         for message in self._open:
             message.flight.end(_GRACEFULLY)
 
+    def review(self) -> None:
+        """What the client sees may have changed."""
+        for relay in self._relays:
+            relay.follow()
+
     def close(self) -> None:
         """Nobody is told any more."""
         self._gate.house.unwatch(self)
@@ -115,8 +122,7 @@ class Subscriptions:
 
     def tools_changed(self) -> None:
         """They may have: tell the client, if what it may see did."""
-        for relay in self._relays:
-            relay.follow()
+        self.review()
         if self._shown is not None and (self._tools or self._gate.asker is not None):
             task = asyncio.ensure_future(self._tell_if_changed())
             self._tasks.add(task)
@@ -150,7 +156,9 @@ class _Relay:
         self._message = message
         self._meta = meta
         self._held: list[bytes] | None = []  # what comes before the acknowledgment
-        self._flights: list[tuple[ToolServer, Flight]] = []
+        self._flights: list[tuple[ToolServer, dict[str, Any], Flight]] = []
+        self._wishes: dict[str, dict[str, Any]] = {}  # of each server, by its name
+        self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._honoured: dict[str, Any] = {}
         self._moved: set[ToolServer] = set()
@@ -179,8 +187,9 @@ class _Relay:
             if own := [uri for uri, owner in owners if owner is server]:
                 filters["resourceSubscriptions"] = own
             if filters:
+                self._wishes[server.about.name] = filters
                 acks.append(ack := asyncio.get_running_loop().create_future())
-                self._tasks.append(asyncio.ensure_future(self._listen(server, filters, ack)))
+                self._tasks.append(asyncio.ensure_future(self._listen(server, ack)))
         if acks:
             await asyncio.wait(acks, timeout=ACKNOWLEDGE_SECONDS)
         return self._honoured
@@ -192,28 +201,53 @@ class _Relay:
             self._tell(line)
 
     def follow(self) -> None:
-        """Let go of a server that is none any more; the one in its place is asked instead."""
+        """Let go of a server that is none any more, or that tells what is out of sight; ask it anew."""
+        self._news.set()
         servers = self._gate.house.generation.servers.values()
-        for server, flight in [*self._flights]:
-            if server not in servers:
+        for server, asked, flight in [*self._flights]:
+            if server not in servers or asked != self._in_sight(server):
                 self._moved.add(server)
                 flight.end(Unknown(Reason.CANCELLED))
 
     def close(self) -> None:
         """End it at the servers."""
-        for _, flight in self._flights:
+        for *_, flight in self._flights:
             flight.cancel()
         for task in self._tasks:
             asyncio.get_running_loop().call_soon(task.cancel)  # a flight that was called off says so first
 
-    async def _listen(self, server: ToolServer, wanted: dict[str, Any], ack: asyncio.Future[None]) -> None:
+    def _in_sight(self, server: ToolServer) -> dict[str, Any]:
+        """What of the client's wishes to a server it may see now."""
+        wishes, name = self._wishes[server.about.name], server.about.name
+        generation = self._gate.house.generation
+        try:
+            principal = self._gate.identify()
+        except Refused:
+            return {}
+        found: dict[str, Any] = {
+            wish: True
+            for wish, (_, _, kind) in _CHANGED.items()
+            if wish in wishes and generation.may_show(principal, name, kind)
+        }
+        seen = [
+            uri
+            for uri in wishes.get("resourceSubscriptions", ())
+            if visible(principal, name, uri, frozenset(), generation.policy, kind="resource")
+        ]
+        return {**found, "resourceSubscriptions": seen} if seen else found
+
+    async def _listen(self, server: ToolServer, ack: asyncio.Future[None]) -> None:
         """Listen at one server, again where that ends, as long as there is one of that name."""
         pause, again = LISTEN_AGAIN_SECONDS, False
         try:
             while found := self._gate.house.generation.servers.get(server.about.name):
                 server = found
+                if not (asked := self._in_sight(server)):
+                    self._news.clear()
+                    await self._news.wait()
+                    continue
                 try:
-                    if not await self._once(server, wanted, ack, again=again):
+                    if not await self._once(server, asked, ack, again=again):
                         return
                 except Refused:
                     if not again:
@@ -245,13 +279,13 @@ class _Relay:
                 self._tell(wire.notification(method, {**fragments(params), "_meta": self._meta}))
 
         flight.on_note = hear
-        self._flights.append((server, flight))
+        self._flights.append(mine := (server, wanted, flight))
         try:
             ending = await upstream.ask(
                 "subscriptions/listen", {"notifications": wanted}, flight=flight, seconds=LISTEN_SECONDS
             )
         finally:
-            self._flights.remove((server, flight))
+            self._flights.remove(mine)
         return not flight.cancelled and not (isinstance(ending, Returned) and ending.is_error)
 
     def _acknowledged(

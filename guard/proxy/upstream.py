@@ -301,8 +301,8 @@ class Upstream(Hearing):
         flight: Flight | None = None,
     ) -> Ending:
         flight = flight or Flight()
-        if flight.cancelled:
-            return Failed(Reason.CANCELLED)
+        if flight.cancelled or flight.barred is not None:
+            return Failed(flight.barred or Reason.CANCELLED)
         if self._silent:
             return Failed(Reason.UPSTREAM_UNAVAILABLE)
         if len(self._flights) >= MAX_IN_FLIGHT:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Final, Literal
 
 from guard.artifact.grant import Grant
 from guard.artifact.verify import ArtifactRefused, VerifiedGrant
@@ -38,7 +39,7 @@ from guard.proxy import answers, records, wire
 from guard.proxy.answers import Served
 from guard.proxy.asker import Asker
 from guard.proxy.bound import Bound, bound_to, check_mirrored, params_for, sees, server_named, trail_of
-from guard.proxy.endings import Ending, Failed
+from guard.proxy.endings import Ending, Failed, Returned, Unknown
 from guard.proxy.house import Generation, House
 from guard.proxy.links import Link, ToolServer
 from guard.proxy.listing import served_by
@@ -87,6 +88,14 @@ class Gate:
 
     # -- 2, 3 ----------------------------------------------------------------------------------
 
+    @property
+    def home(self) -> Conversation:
+        """Where its calls belong that name no conversation."""
+        configured = self.house.generation.conversation
+        if self.conversation.source == "inferred" and configured is not None:
+            return Conversation(configured, "launch")
+        return self.conversation
+
     def identify(self, message: wire.Request | None = None) -> Principal:
         """Who asks. Nothing in the message has a say."""
         if message is not None and (seen := self._seen) is not None:
@@ -108,7 +117,7 @@ class Gate:
             # From here to the snapshot nothing is awaited: what it reads belongs to this generation.
             if generation is not before:
                 continue
-            conversation = self._conversation(message, generation)
+            conversation = self._conversation(message)
             about = server.about.name if server else ""
             snapshot = self._log.store.snapshot(
                 principal,
@@ -135,6 +144,7 @@ class Gate:
         else:
             tool = Tool(about, name)
         now = self._clock()
+        at = max(now, snapshot.last)
         facts = Facts(
             now=now,
             last=snapshot.last,
@@ -142,6 +152,7 @@ class Gate:
             store_writable=self._log.failure is None,
             contained=snapshot.contained,
             versions=snapshot.versions,
+            used=self._used(generation, principal, tool, conversation, at) if link else {},
         )
         call = Bound(
             id=random_id(),
@@ -164,6 +175,17 @@ class Gate:
             call = replace(call, params={**call.params, "requestState": state})
         return call
 
+    def _used(
+        self, generation: Generation, principal: Principal, tool: Tool, conversation: Conversation, at: int
+    ) -> Mapping[str, int]:
+        """How much was taken of every limit on what is called, at that time (UNIX ms)."""
+        wanted = generation.policy.reservations(principal, tool, conversation)
+        if not wanted:
+            return {}
+        since = [(one.counter, at - one.window) for one in wanted]
+        found = self._log.store.used(principal.tenant, since)
+        return {one.limit: amount for one, amount in zip(wanted, found, strict=True)}
+
     async def _find(
         self, generation: Generation, message: wire.Request, principal: Principal
     ) -> tuple[ToolServer | None, str, Link | None]:
@@ -172,24 +194,31 @@ class Gate:
         Nobody starts or waits for a server by naming what is out of their sight.
         """
         kind, exposed = subject(message.method, message.params)
-        if kind == "resource":
-            server, name = await Shelves(generation, principal, self.asker).owner(exposed), exposed
-        else:
-            server, name = server_named(generation, kind, exposed)
-        if server is None or not visible(
-            principal, server.about.name, name, frozenset(), generation.policy, kind=kind
-        ):
-            return server, name, None
-        link = server.link(principal, self.asker)
-        await (link.fresh() if kind == "tool" else link.ready())
+        flight = message.flight
+        flight.parked = asyncio.current_task()  # a server's start may take long
+        try:
+            if kind == "resource":
+                server, name = await Shelves(generation, principal, self.asker).owner(exposed), exposed
+            else:
+                server, name = server_named(generation, kind, exposed)
+            if server is None or not visible(
+                principal, server.about.name, name, frozenset(), generation.policy, kind=kind
+            ):
+                return server, name, None
+            link = server.link(principal, self.asker)
+            await (link.fresh() if kind == "tool" else link.ready())
+        except asyncio.CancelledError:
+            if not flight.was_barred():
+                raise
+            raise Refused(flight.barred or Reason.CANCELLED) from None
+        finally:
+            flight.parked = None
         return server, name, link
 
-    def _conversation(self, message: wire.Request, generation: Generation) -> Conversation:
+    def _conversation(self, message: wire.Request) -> Conversation:
         if CONVERSATION_META in message.meta:
             return Conversation(message.meta[CONVERSATION_META], "meta")
-        if self.conversation.source == "inferred" and generation.conversation is not None:
-            return Conversation(generation.conversation, "launch")
-        return self.conversation
+        return self.home
 
     def _parent(self, message: wire.Request, generation: Generation, now: int) -> Parent | None:
         """An artifact that came along: noted, believed only from a trusted issuer, never passed on."""
@@ -225,8 +254,8 @@ class Gate:
 
     # -- 6, 9 ----------------------------------------------------------------------------------
 
-    async def record(self, call: Call, allow: Allow, grant: Grant) -> bool:
-        """Make the grant durable, if nothing moved under the decision."""
+    async def record(self, call: Call, allow: Allow, grant: Grant) -> Literal[True] | Deny:
+        """Make the grant durable, if nothing moved under the decision and every counter has room."""
         generation, server = bound_to(call)
         versions, policy = call.facts.versions, generation.policy.ref
         pins = pins_version(server.about.name)
@@ -242,7 +271,8 @@ class Gate:
             )
         )
         if isinstance(outcome, Moved):
-            return False
+            full = next((one.limit for one in allow.reservations if one.counter == outcome.key), None)
+            return Deny(Reason.CONTENDED) if full is None else Deny(Reason.LIMIT_REACHED, full)
         if isinstance(outcome, Conflict):
             raise Refused(Reason.UNEXPECTED, outcome.what)
         trail_of(call).conversation = outcome.conversation
@@ -254,7 +284,10 @@ class Gate:
         conversation = trail_of(call).conversation
         transaction = records.ended(call, ending, conversation, now=self._clock())
         if isinstance(ending, Failed):
-            if isinstance(await self._log.commit(transaction), Conflict):
+            outcome = await self._log.commit(transaction)
+            if ending.integrity:
+                self.house.warden.moved()
+            if isinstance(outcome, Conflict):
                 # `record` failed before anything stood: there is an attempt, and no grant to end.
                 await self._commit_denied(call, Deny(ending.reason))
         elif bound_to(call)[0].strict:
@@ -264,7 +297,11 @@ class Gate:
 
     async def _commit_denied(self, call: Call, deny: Deny) -> None:
         generation = call.generation if isinstance(call, Bound) and call.generation else self.house.generation
-        await self._log.commit(records.denied(call, deny, generation.policy.ref, now=self._clock()))
+        ref, now = generation.policy.ref, self._clock()
+        sealed = "sealed" in call.facts.contained
+        made = records.denied(call, deny, ref, now=now, sealed=sealed)
+        if isinstance(await self._log.commit(made), Conflict) and not sealed:  # it was sealed meanwhile
+            await self._log.commit(records.denied(call, deny, ref, now=now, sealed=True))
 
     # -- 7, 8 ----------------------------------------------------------------------------------
 
@@ -283,6 +320,7 @@ class Gate:
         upstream = call.upstream if isinstance(call, Bound) else None
         if upstream is None:
             return Failed(Reason.UPSTREAM_UNAVAILABLE)
+        message.flight.call = call  # from here on the warden looks after it
         return await upstream.dispatch(verified, message.method, message.meta, message.flight)
 
     # -- 10 ------------------------------------------------------------------------------------
@@ -291,6 +329,8 @@ class Gate:
         """What the client is told of an ending; nothing where it called the request off."""
         if message.flight.cancelled:
             return None
+        if message.flight.barred is not None and isinstance(ending, Returned):
+            ending = Unknown(message.flight.barred, executed=True)
         upstream = call.upstream if isinstance(call, Bound) else None
         served = Served(served_by(self.house), modern=upstream is not None and upstream.modern)
         return answers.ending(
@@ -341,7 +381,7 @@ class Gate:
             audience=server.about.audience if server else "",
             method=message.method,
             params=params_for(message, name),
-            conversation=self._conversation(message, generation),
+            conversation=self._conversation(message),
             facts=Facts(now=self._clock()),
             fault=message.fault,
             generation=generation,

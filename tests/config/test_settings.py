@@ -19,6 +19,7 @@ from guard.config.settings import (
     Limits,
     ServerSettings,
     Settings,
+    SharedStore,
     Tls,
     Trust,
     load_settings,
@@ -485,7 +486,7 @@ def test_the_examples_of_the_page_load(tmp_path: Path, monkeypatch: pytest.Monke
     assert load(tmp_path, text).servers["git"].command
 
 
-@pytest.mark.parametrize("model", [Settings, FixedCaller, Tls, Limits, ServerSettings, Trust])
+@pytest.mark.parametrize("model", [Settings, SharedStore, FixedCaller, Tls, Limits, ServerSettings, Trust])
 def test_the_page_has_a_row_for_every_field(model: type[BaseModel]) -> None:
     """docs/configuration.md describes each field that a configuration may have."""
     assert [name for name in model.model_fields if f"\n| `{name}` |" not in prose(PAGE)] == []

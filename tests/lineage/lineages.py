@@ -14,8 +14,20 @@ from guard.lineage.audit import Report, audit
 from guard.lineage.checkpoint import VerifierKey
 from guard.lineage.entry import Kind
 from guard.lineage.log import entry
+from guard.lineage.postgres.connection import Address
+from guard.lineage.postgres.source import PostgresSource
+from guard.lineage.postgres.store import PostgresStore
 from guard.lineage.sqlite import SqliteStore
-from guard.lineage.store import CloseGrant, Effect, OpenGrant, Outcome, Place, Recorded, Transaction
+from guard.lineage.store import (
+    CloseGrant,
+    Effect,
+    OpenGrant,
+    Outcome,
+    Place,
+    Recorded,
+    Store,
+    Transaction,
+)
 
 KEY: Final = SigningKey.load(bytes(range(32)))
 OTHER_KEY: Final = SigningKey.load(bytes(range(1, 33)))
@@ -27,7 +39,10 @@ TENANT: Final = "default"
 HOUSE: Final = Place(TENANT)
 
 
-def open_store(path: Path, *, key: SigningKey = KEY, origin: str = ORIGIN) -> SqliteStore:
+def open_store(path: Path | Address, *, key: SigningKey = KEY, origin: str = ORIGIN) -> Any:
+    """The embedded store of a file, or the shared one of a database."""
+    if isinstance(path, Address):
+        return PostgresStore(path, key=key, origin=origin)
     return SqliteStore(path, key=key, origin=origin)
 
 
@@ -64,7 +79,7 @@ def house(kind: Kind, *effects: Effect, tenant: str = TENANT, now: int = NOW) ->
     return transaction(kind, "", *effects, where=Place(tenant), now=now)
 
 
-def recorded(store: SqliteStore, *batch: Transaction) -> list[Recorded]:
+def recorded(store: Store, *batch: Transaction) -> list[Recorded]:
     """Commit a batch of which all must be recorded."""
     outcomes = store.apply(batch)
     return [outcome for outcome in outcomes if _is_recorded(outcome)]
@@ -75,15 +90,33 @@ def _is_recorded(outcome: Outcome) -> bool:
     return True
 
 
-def checked(path: Path) -> Report:
+def checked(path: Path | Address) -> Report:
+    if isinstance(path, Address):
+        placed(path)
+        return audit(PostgresSource(path), [VKEY])
     return audit(path, [VKEY])
 
 
-def dump(path: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of every table."""
+def placed(address: Address) -> None:
+    """Everything that waits gets its place in the log."""
+    with closing(open_store(address)) as store:
+        assert store.settle(20)
+
+
+def dump(path: Path | Address) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table; of a shared store without what each writer did last."""
+    if isinstance(path, Address):
+        with closing(path.connect(patience=20)) as db:
+            rows = db.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'guard'").fetchall()
+            names = [name for (name,) in rows if name != "writers"]
+            return {name: sorted(db.execute(_every(name)).fetchall(), key=repr) for name in names}
     with closing(sqlite3.connect(path)) as db:
         tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         return {name: sorted(db.execute(f"SELECT * FROM {name}").fetchall(), key=repr) for name in tables}  # noqa: S608
+
+
+def _every(table: str) -> bytes:
+    return f"SELECT * FROM guard.{table}".encode()  # noqa: S608 - the server's own names
 
 
 def copied(source: Path, target: Path) -> Path:
@@ -103,6 +136,10 @@ def changed(path: Path, *statements: str | tuple[str, Sequence[Any]]) -> int:
         return count
 
 
-def leaves(path: Path) -> list[bytes]:
+def leaves(path: Path | Address) -> list[bytes]:
+    if isinstance(path, Address):
+        placed(path)
+        with closing(open_store(path)) as store:
+            return [row.leaf for row in store.entries()]
     with closing(sqlite3.connect(path)) as db:
         return [row[0] for row in db.execute("SELECT leaf FROM entries ORDER BY idx")]

@@ -24,8 +24,10 @@ from guard.lineage.checkpoint import open_checkpoint
 from guard.lineage.database import StoreError, connect
 from guard.lineage.entry import Kind, parse
 from guard.lineage.merkle import Frontier
+from guard.lineage.postgres import schema
+from guard.lineage.postgres.batch import Batch
+from guard.lineage.postgres.connection import Address
 from guard.lineage.sqlite import HOUSE as HOUSE_NAME
-from guard.lineage.sqlite import SqliteStore
 from guard.lineage.store import (
     CONTAINMENT,
     REVOCATION,
@@ -41,6 +43,7 @@ from guard.lineage.store import (
     SavePins,
     SavePolicy,
     SaveSetting,
+    Store,
     UseKey,
 )
 from tests.lineage.lineages import (
@@ -64,17 +67,38 @@ from tests.lineage.lineages import (
     transaction,
 )
 from tests.lineage.naive_tree import tree_hash
+from tests.postgres import Databases
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def file(tmp_path: Path) -> Path:
+    """Of an embedded store."""
     return tmp_path / "guard.db"
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path | Address:
+    """Where a store is, of either kind: what is asked of one is asked of the other."""
+    if request.param == "sqlite":
+        return tmp_path / "guard.db"
+    address = Address(request.getfixturevalue("database"))
+    schema.upgrade(address)
+    return address
+
+
 @pytest.fixture
-def store(path: Path) -> Iterator[SqliteStore]:
+def store(path: Path | Address) -> Iterator[Store]:
     with closing(open_store(path)) as opened:
         yield opened
+
+
+def elsewhere(path: Path | Address, postgres: Databases) -> Path | Address:
+    """Another empty store of the same kind."""
+    if isinstance(path, Path):
+        return path.with_name("other.db")
+    address = Address(postgres.make())
+    schema.upgrade(address)
+    return address
 
 
 def key_record(key_id: str = "k1", *, tenant: str = TENANT, revoked: int | None = None) -> ApiKeyRecord:
@@ -103,7 +127,7 @@ BUMPS: list[tuple[str, Effect]] = [
 
 
 @pytest.mark.parametrize(("key", "effect"), BUMPS, ids=[key for key, _ in BUMPS])
-def test_a_moved_version_writes_nothing(store: SqliteStore, path: Path, key: str, effect: Effect) -> None:
+def test_a_moved_version_writes_nothing(store: Store, path: Path | Address, key: str, effect: Effect) -> None:
     """If a version that the decision rested on has moved, not one row of one table changes."""
     recorded(store, house(Kind.API_KEY, SaveKey(key_record())), house(Kind.POLICY, SavePolicy("p", 1, "one")))
     rested = {name: store.versions(TENANT).get(name, 0) for name, _ in BUMPS}
@@ -117,7 +141,7 @@ def test_a_moved_version_writes_nothing(store: SqliteStore, path: Path, key: str
     recorded(store, granted("after", expects=now))
 
 
-def test_another_tenants_versions_are_not_ours(store: SqliteStore) -> None:
+def test_another_tenants_versions_are_not_ours(store: Store) -> None:
     """What one tenant contains or revokes moves nothing under another."""
     recorded(store, house(Kind.CONTAINED, Contain("all", ""), tenant="elsewhere"))
     recorded(store, granted("g", expects={CONTAINMENT: 0}))
@@ -146,7 +170,7 @@ CONFLICTS: list[tuple[str, Effect]] = [
     ("why", "effect"), CONFLICTS, ids=[f"{type(effect).__name__}: {why}" for why, effect in CONFLICTS]
 )
 def test_an_effect_that_cannot_be_writes_nothing(
-    store: SqliteStore, path: Path, why: str, effect: Effect
+    store: Store, path: Path | Address, why: str, effect: Effect
 ) -> None:
     """If one effect of a transaction has an obstacle, not one row of one table changes."""
     recorded(
@@ -166,7 +190,7 @@ def test_an_effect_that_cannot_be_writes_nothing(
     assert dump(path) == before
 
 
-def test_what_is_refused_in_a_batch_leaves_the_others_standing(store: SqliteStore, path: Path) -> None:
+def test_what_is_refused_in_a_batch_leaves_the_others_standing(store: Store, path: Path | Address) -> None:
     """One commit, each transaction judged after the ones before it in the same batch."""
     outcomes = store.apply(
         [
@@ -185,7 +209,7 @@ def test_what_is_refused_in_a_batch_leaves_the_others_standing(store: SqliteStor
     assert (report.entries, report.granted, report.ended) == (3, 1, 1)
 
 
-def test_an_ending_for_a_grant_that_is_not_open_is_refused(store: SqliteStore) -> None:
+def test_an_ending_for_a_grant_that_is_not_open_is_refused(store: Store) -> None:
     """Every granted has exactly one ending: neither before it, nor twice, nor from another tenant."""
     assert isinstance(store.apply([ended("a")])[0], Conflict)
     recorded(store, granted("a"))
@@ -194,29 +218,31 @@ def test_an_ending_for_a_grant_that_is_not_open_is_refused(store: SqliteStore) -
     assert isinstance(store.apply([ended("a", Kind.UNKNOWN)])[0], Conflict)
 
 
-def test_a_batch_that_breaks_leaves_nothing(
-    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_that_breaks_leaves_nothing(path: Path | Address, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the commit cannot be made nothing of the batch stands, and the next one follows what does."""
-    recorded(store, granted("a"))
-    before = dump(path)
 
-    def broken(frontier: Frontier) -> str:
+    def broken(*_: object) -> str:
         raise ValueError("broken on purpose")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(store, "_checkpoint", broken)
-        with pytest.raises(ValueError, match="on purpose"):
-            store.apply([ended("a"), granted("b")])
-    assert dump(path) == before
-    recorded(store, ended("a"), granted("b"))
+    with closing(open_store(path)) as store:
+        recorded(store, granted("a"))
+        before = dump(path)
+        with monkeypatch.context() as patch:
+            if isinstance(path, Address):
+                patch.setattr(Batch, "write", broken)
+            else:
+                patch.setattr(store, "_checkpoint", broken)
+            with pytest.raises(ValueError, match="on purpose"):
+                store.apply([ended("a"), granted("b")])
+        assert dump(path) == before
+        recorded(store, ended("a"), granted("b"))
     assert checked(path).findings == []
 
 
 # -- what an entry gets from the log ---------------------------------------------------------------
 
 
-def test_time_never_runs_backwards(store: SqliteStore) -> None:
+def test_time_never_runs_backwards(store: Store) -> None:
     """The time of an entry is the clock's or that of the entry before, whichever is later."""
     times = [NOW, NOW + 10, NOW - 5_000, NOW + 9, NOW + 11]
     batch = [granted(f"g{n}", now=now) for n, now in enumerate(times)]
@@ -226,7 +252,7 @@ def test_time_never_runs_backwards(store: SqliteStore) -> None:
     assert snapshot.last == NOW + 11
 
 
-def test_a_policys_version_only_grows(store: SqliteStore) -> None:
+def test_a_policys_version_only_grows(store: Store) -> None:
     """An older policy is refused, and so are other bytes under the same version; the same again is fine."""
     recorded(store, house(Kind.POLICY, SavePolicy("p", 3, "three")))
     assert isinstance(store.apply([house(Kind.POLICY, SavePolicy("p", 2, "two"))])[0], Conflict)
@@ -239,7 +265,7 @@ def test_a_policys_version_only_grows(store: SqliteStore) -> None:
     assert store.versions(TENANT)["policy/p"] == 9
 
 
-def test_a_conversation_is_its_principals(store: SqliteStore, path: Path) -> None:
+def test_a_conversation_is_its_principals(store: Store, path: Path | Address) -> None:
     """The same id from another principal or tenant is another conversation: nobody writes into theirs."""
     where = [place("c", "alice"), place("c", "bob"), place("c", "alice", tenant="elsewhere"), HOUSE]
     found = [recorded(store, granted(f"g{n}", where=each))[0].conversation for n, each in enumerate(where)]
@@ -248,7 +274,7 @@ def test_a_conversation_is_its_principals(store: SqliteStore, path: Path) -> Non
     assert [parse(leaf).seq for leaf in leaves(path)] == [0, 0, 0, 0, 1]
 
 
-def test_a_client_cannot_name_the_houses_conversation(store: SqliteStore) -> None:
+def test_a_client_cannot_name_the_houses_conversation(store: Store) -> None:
     """The house's own entries stand under an issuer that no credential has."""
     recorded(store, house(Kind.POLICY, SavePolicy("p", 1, "one")))
     (row,) = store.conversations()
@@ -256,27 +282,30 @@ def test_a_client_cannot_name_the_houses_conversation(store: SqliteStore) -> Non
     assert person().issuer != HOUSE_NAME[0]
 
 
-def test_the_checkpoint_signs_the_tree_of_all_leaves(store: SqliteStore, path: Path) -> None:
+def test_the_checkpoint_signs_the_tree_of_all_leaves(store: Store, path: Path | Address) -> None:
     """After each commit the signed root is the one that RFC 6962 defines over the leaves in the file."""
     for n in range(20):
         recorded(store, *(granted(f"g{n}-{m}") for m in range(n % 4 + 1)))
+        stand = leaves(path)
         signed = open_checkpoint(store.checkpoint(), [VKEY])
-        assert (signed.size, signed.root) == (len(leaves(path)), tree_hash(leaves(path)))
+        assert (signed.size, signed.root) == (len(stand), tree_hash(stand))
 
 
 @pytest.mark.parametrize("sizes", [[12], [1] * 12, [5, 1, 6], [4, 8]], ids=str)
-def test_how_entries_were_batched_cannot_be_seen(tmp_path: Path, sizes: list[int]) -> None:
+def test_how_entries_were_batched_cannot_be_seen(
+    path: Path | Address, postgres: Databases, sizes: list[int]
+) -> None:
     """However many were committed together, places, chains and times are the same."""
     shapes = []
-    for name, batches in (("one", [12]), ("other", sizes)):
-        with closing(open_store(tmp_path / name)) as store:
+    for where, batches in ((path, [12]), (elsewhere(path, postgres), sizes)):
+        with closing(open_store(where)) as store:
             batch = [granted(f"g{n}", where=place(f"c{n % 3}"), now=NOW + n) for n in range(12)]
             for size in batches:
                 recorded(store, *batch[:size])
                 del batch[:size]
-        found = [parse(leaf) for leaf in leaves(tmp_path / name)]
+        found = [parse(leaf) for leaf in leaves(where)]
         shapes.append([(leaf.call, leaf.seq, leaf.at) for leaf in found])
-        assert checked(tmp_path / name).findings == []
+        assert checked(where).findings == []
     assert shapes[0] == shapes[1]
 
 
@@ -307,17 +336,17 @@ def _run_together(*targets: tuple[Any, ...]) -> None:
     assert [process.exitcode for process in processes] == [0] * len(processes)
 
 
-def test_processes_on_one_file_leave_no_gap_and_no_fork(path: Path) -> None:
+def test_processes_on_one_file_leave_no_gap_and_no_fork(file: Path) -> None:
     """Writers that know nothing of each other make one log: contiguous, chained, signed."""
-    _run_together(*((_writer, path, f"p{n}") for n in range(PROCESSES)))
-    report = checked(path)
+    _run_together(*((_writer, file, f"p{n}") for n in range(PROCESSES)))
+    report = checked(file)
     assert report.findings == []
     assert report.open == []
     assert report.entries == report.size == PROCESSES * ROUNDS * 4
-    with closing(sqlite3.connect(path)) as db:
+    with closing(sqlite3.connect(file)) as db:
         indexes = [row[0] for row in db.execute("SELECT idx FROM entries ORDER BY idx")]
     assert indexes == list(range(report.entries))
-    found = [parse(leaf) for leaf in leaves(path)]
+    found = [parse(leaf) for leaf in leaves(file)]
     lengths = sorted(Counter(leaf.conversation for leaf in found).values())
     assert lengths == [2 * ROUNDS] * PROCESSES + [2 * ROUNDS * PROCESSES]
     shared = max(Counter(leaf.conversation for leaf in found).items(), key=lambda item: item[1])[0]
@@ -352,35 +381,35 @@ def test_processes_that_start_at_once_make_one_home(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("entries", [0, 5])
-def test_another_logs_store_is_refused(path: Path, entries: int) -> None:
+def test_another_logs_store_is_refused(file: Path, entries: int) -> None:
     """A file is opened under its own origin and by its own key only, empty or not."""
-    with closing(open_store(path)) as store:
+    with closing(open_store(file)) as store:
         for n in range(entries):
             recorded(store, granted(f"g{n}"))
-    before = dump(path)
+    before = dump(file)
     with pytest.raises(StoreError, match=r"belongs to the log guard\.example/lineage"):
-        open_store(path, origin="guard.example/other")
+        open_store(file, origin="guard.example/other")
     with pytest.raises(StoreError, match="did not sign"):
-        open_store(path, key=OTHER_KEY)
-    assert dump(path) == before
-    open_store(path).close()
+        open_store(file, key=OTHER_KEY)
+    assert dump(file) == before
+    open_store(file).close()
 
 
-def test_a_rewritten_tree_gets_no_fresh_signature(path: Path) -> None:
+def test_a_rewritten_tree_gets_no_fresh_signature(file: Path) -> None:
     """Who rewrites a leaf, and everything that follows from it, is not helped by the next start."""
-    with closing(open_store(path)) as store:
+    with closing(open_store(file)) as store:
         recorded(store, granted("g0"), ended("g0"), granted("g1"))
-    forged = [leaf.replace(b'"returned"', b'"unknown"') for leaf in leaves(path)]
+    forged = [leaf.replace(b'"returned"', b'"unknown"') for leaf in leaves(file)]
     frontier = Frontier.empty()
     for leaf in forged:
         frontier, _ = frontier.append(tree_hash([leaf]))
     for index, leaf in enumerate(forged):
         changed(
-            path, ("UPDATE entries SET leaf = ?, hash = ? WHERE idx = ?", (leaf, tree_hash([leaf]), index))
+            file, ("UPDATE entries SET leaf = ?, hash = ? WHERE idx = ?", (leaf, tree_hash([leaf]), index))
         )
-    assert changed(path, ("UPDATE heads SET peaks = ?", (frontier.packed(),))) == 1
+    assert changed(file, ("UPDATE heads SET peaks = ?", (frontier.packed(),))) == 1
     with pytest.raises(StoreError, match="signs another tree"):
-        open_store(path)
+        open_store(file)
 
 
 @pytest.mark.parametrize(
@@ -395,60 +424,60 @@ def test_a_rewritten_tree_gets_no_fresh_signature(path: Path) -> None:
         "DELETE FROM heads",
     ],
 )
-def test_a_damaged_head_is_not_built_upon(path: Path, statement: str) -> None:
+def test_a_damaged_head_is_not_built_upon(file: Path, statement: str) -> None:
     """A head that the store's own key did not sign is refused at the start, and under a running writer."""
-    with closing(open_store(path)) as store:
+    with closing(open_store(file)) as store:
         recorded(store, granted("a"), granted("b"), granted("c"))
-    with closing(open_store(path)) as running:
-        with closing(open_store(path)) as other:
+    with closing(open_store(file)) as running:
+        with closing(open_store(file)) as other:
             recorded(other, granted("d"), ended("a"), ended("b"), granted("e"))
-        assert changed(path, statement) == 1
-        before = dump(path)
+        assert changed(file, statement) == 1
+        before = dump(file)
         with pytest.raises(StoreError):
             running.apply([granted("f")])
-        assert dump(path) == before
+        assert dump(file) == before
     with pytest.raises(StoreError):
-        open_store(path)
+        open_store(file)
 
 
 @pytest.mark.parametrize(
     "content", [b"not a database, whatever it is" * 100, b"SQLite format 3\x00" + bytes(84)]
 )
-def test_what_is_no_store_is_refused(path: Path, content: bytes) -> None:
+def test_what_is_no_store_is_refused(file: Path, content: bytes) -> None:
     """Another file is not overwritten."""
-    path.write_bytes(content)
+    file.write_bytes(content)
     with pytest.raises(StoreError):
-        open_store(path)
-    assert path.read_bytes() == content
+        open_store(file)
+    assert file.read_bytes() == content
 
 
-def test_a_store_of_another_version_is_refused(path: Path) -> None:
+def test_a_store_of_another_version_is_refused(file: Path) -> None:
     """A format that this Guard does not write is neither read nor changed."""
-    open_store(path).close()
-    changed(path, "PRAGMA user_version = 9")
+    open_store(file).close()
+    changed(file, "PRAGMA user_version = 9")
     for read_only in (True, False):
         with pytest.raises(StoreError, match="format 9"):
-            connect(path, read_only=read_only)
+            connect(file, read_only=read_only)
 
 
-def test_a_missing_store_is_not_made_by_reading(path: Path) -> None:
+def test_a_missing_store_is_not_made_by_reading(file: Path) -> None:
     """To look is not to create."""
     with pytest.raises(StoreError, match="no store"):
-        connect(path, read_only=True)
-    assert not path.exists()
+        connect(file, read_only=True)
+    assert not file.exists()
 
 
 # -- containments ----------------------------------------------------------------------------------
 
 
-def _touched(store: SqliteStore, given: str = "talk", subject: str = "alice", *, own_only: bool) -> set[str]:
+def _touched(store: Store, given: str = "talk", subject: str = "alice", *, own_only: bool) -> set[str]:
     found = store.snapshot(
         person(subject), Conversation(given, "meta"), ("server", "echo"), own_only=own_only
     )
     return set(found.contained)
 
 
-def test_a_new_conversation_id_sheds_no_containment(store: SqliteStore) -> None:
+def test_a_new_conversation_id_sheds_no_containment(store: Store) -> None:
     """Unless the role may assert conversations, one contained conversation stops the whole principal."""
     (opened,) = recorded(store, granted("g"))
     recorded(store, house(Kind.CONTAINED, Contain("conversation", opened.conversation)))
@@ -460,7 +489,7 @@ def test_a_new_conversation_id_sheds_no_containment(store: SqliteStore) -> None:
     assert _touched(store, own_only=True) == set()
 
 
-def test_twice_contained_is_released_at_once(store: SqliteStore) -> None:
+def test_twice_contained_is_released_at_once(store: Store) -> None:
     """Containing twice is as once; each of them moves the version, so that a decision is made anew."""
     for n in range(2):
         recorded(store, house(Kind.CONTAINED, Contain("all", "")))
@@ -471,7 +500,7 @@ def test_twice_contained_is_released_at_once(store: SqliteStore) -> None:
     assert store.versions(TENANT)[CONTAINMENT] == 3
 
 
-def test_keys_come_back_as_they_were_saved(store: SqliteStore) -> None:
+def test_keys_come_back_as_they_were_saved(store: Store) -> None:
     """A key's record, its last use and its end are read as they were written."""
     recorded(store, house(Kind.API_KEY, SaveKey(key_record())))
     assert store.api_key("k1") == key_record()
@@ -487,7 +516,7 @@ def test_keys_come_back_as_they_were_saved(store: SqliteStore) -> None:
     assert store.api_key("k2") is None
 
 
-def test_an_open_grant_leads_back_to_its_place(store: SqliteStore) -> None:
+def test_an_open_grant_leads_back_to_its_place(store: Store) -> None:
     """What a restart needs to end a grant in the conversation that it was made in."""
     (one,) = recorded(store, granted("g", where=place("c", "bob", tenant="elsewhere"), instance="f" * 32))
     ((call, instance, where),) = store.open_grants()
@@ -497,7 +526,7 @@ def test_an_open_grant_leads_back_to_its_place(store: SqliteStore) -> None:
     assert store.open_grants() == []
 
 
-def test_the_chain_is_the_leaf_hash_of_the_entry_before(store: SqliteStore, path: Path) -> None:
+def test_the_chain_is_the_leaf_hash_of_the_entry_before(store: Store, path: Path | Address) -> None:
     """`prev` of each entry is the RFC 6962 leaf hash of the conversation's entry before it."""
     for n in range(6):
         recorded(store, granted(f"g{n}", where=place(f"c{n % 2}")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ from guard.lineage.sqlite import SqliteStore
 from guard.lineage.store import (
     CONTAINMENT,
     REVOCATION,
+    CloseGrant,
     Conflict,
     Contain,
     Moved,
     Place,
     Recorded,
     Release,
+    Reserve,
     RevokeKey,
     SaveKey,
     SavePins,
@@ -48,6 +50,7 @@ PLACES = st.builds(
     st.sampled_from(["c1", "c2"]),
 )
 TARGET = st.sampled_from([("all", ""), ("principal", "p"), ("tool", "t")])
+WINDOWS = {"c1": 5_000, "c2": 20_000}
 EXPECTED = st.sampled_from(["none", "now", "stale"])
 
 Verdict = type[Recorded] | type[Moved] | type[Conflict]
@@ -60,6 +63,10 @@ class Tenant:
     contained: set[tuple[str, str]] = field(default_factory=set)
     policies: dict[str, tuple[int, str]] = field(default_factory=dict)
     pins: list[tuple[str, str]] = field(default_factory=list)
+    taken: list[tuple[str, int, str, int]] = field(default_factory=list)
+
+    def used(self, counter: str, since: int) -> int:
+        return sum(amount for name, at, _, amount in self.taken if name == counter and at > since)
 
     def bump(self, key: str) -> None:
         self.versions[key] = self.versions.get(key, 0) + 1
@@ -78,15 +85,18 @@ class Model:
     tenants: dict[str, Tenant] = field(default_factory=lambda: {name: Tenant() for name in TENANTS})
     keys: dict[str, tuple[str, bool]] = field(default_factory=dict)
 
+    @property
+    def last(self) -> int:
+        return self.entries[-1][3] if self.entries else 0
+
     def append(self, of: Transaction) -> None:
-        last = self.entries[-1][3] if self.entries else 0
         who = of.place.principal
         where = (of.place.tenant, who and who.subject, of.place.conversation and of.place.conversation.id)
-        self.entries.append((where, of.entry.kind.value, of.entry.call, max(last, of.now)))
+        self.entries.append((where, of.entry.kind.value, of.entry.call, max(self.last, of.now)))
 
 
-Step = tuple[Transaction, Callable[[Model], bool]]
-"""A transaction, and what it does to a model: False where it cannot be."""
+Step = tuple[Transaction, Callable[[Model], bool | None]]
+"""A transaction, and what it does to a model: False where it cannot be, None where a counter is full."""
 
 
 class Stores(RuleBasedStateMachine):
@@ -143,14 +153,47 @@ class Stores(RuleBasedStateMachine):
 
         self.queue.append((granted(call, where=where, now=self.clock, expects=expects), effect))
 
-    @rule(call=CALL, where=PLACES, kind=st.sampled_from(sorted(ENDINGS)))
-    def end(self, call: str, where: Place, kind: Kind) -> None:
+    @rule(
+        call=CALL,
+        where=PLACES,
+        counters=st.lists(st.sampled_from(sorted(WINDOWS)), min_size=1, max_size=3),
+        amount=st.integers(0, 3),
+        most=st.integers(1, 6),
+    )
+    def take(self, call: str, where: Place, counters: list[str], amount: int, most: int) -> None:
+        call = f"{where.tenant} {call}"
+        now = self.clock
+
+        def effect(model: Model) -> bool | None:
+            tenant, at = model.tenants[where.tenant], max(model.last, now)
+            if call in tenant.open:
+                return False
+            for counter in counters:
+                wanted = amount * counters.count(counter)
+                if tenant.used(counter, at - WINDOWS[counter]) + wanted > most:
+                    return None
+            tenant.taken += [(counter, at, call, amount) for counter in counters]
+            tenant.open[call] = where
+            return True
+
+        wanted = tuple(Reserve(counter, call, amount, most, WINDOWS[counter]) for counter in counters)
+        grant = granted(call, where=where, now=now)
+        self.queue.append((replace(grant, effects=(*grant.effects, *wanted)), effect))
+
+    @rule(call=CALL, where=PLACES, kind=st.sampled_from(sorted(ENDINGS)), nothing_sent=st.booleans())
+    def end(self, call: str, where: Place, kind: Kind, nothing_sent: bool) -> None:  # noqa: FBT001
         call = f"{where.tenant} {call}"
 
         def effect(model: Model) -> bool:
-            return model.tenants[where.tenant].open.pop(call, None) is not None
+            tenant = model.tenants[where.tenant]
+            if tenant.open.pop(call, None) is None:
+                return False
+            if nothing_sent:
+                tenant.taken = [taken for taken in tenant.taken if taken[2] != call]
+            return True
 
-        self.queue.append((ended(call, kind, where=where, now=self.clock), effect))
+        end = ended(call, kind, where=where, now=self.clock)
+        self.queue.append((replace(end, effects=(CloseGrant(call, nothing_sent),)), effect))
 
     @rule(where=PLACES)
     def deny(self, where: Place) -> None:
@@ -242,8 +285,9 @@ class Stores(RuleBasedStateMachine):
         versions = self.model.tenants[of.place.tenant].versions
         if any(versions.get(key, 0) != expected for key, expected in of.expects.items()):
             return Moved
-        if not effect(self.model):
-            return Conflict
+        possible = effect(self.model)
+        if not possible:
+            return Moved if possible is None else Conflict
         self.model.append(of)
         return Recorded
 
@@ -277,6 +321,9 @@ class Stores(RuleBasedStateMachine):
                 assert {(row["kind"], row["target"]) for row in store.contained(name)} == tenant.contained
                 assert store.policy(name, "p") == tenant.policies.get("p")
                 assert [(row.name, row.sha256) for row in store.pins(name, SERVER)] == tenant.pins
+                last = self.model.last
+                asked = [(name, since) for name in WINDOWS for since in (last - WINDOWS[name], last - 1)]
+                assert store.used(name, asked) == [tenant.used(*each) for each in asked]
             opened = {(where.tenant, call) for call, _, where in store.open_grants()}
             assert opened == {(name, call) for name in TENANTS for call in self.model.tenants[name].open}
             keys = {key.key_id: (key.tenant, key.revoked_at is not None) for key in store.api_keys()}

@@ -94,6 +94,8 @@ IDS = (
     *("resources.x", "prompts0", "methods-x", "m"),
 )
 
+APART = ("principal", "tool", "conversation")
+
 NUMBERS = (1, 0, 2, 3, -1, 10, 0.5, 1.0, 2.5, -0.0, 0.29, 1.005, 1e300, 2**53 - 1, -(2**53 - 1))
 TEXTS = (
     *("a", "", "b", "ab", "abc", "A1", "é", "\U0001f600", "a/b", "~", "agent/x"),
@@ -172,6 +174,8 @@ def _document(dice: Dice) -> Document:
         document["intents"] = [_schema_rule(dice, ids, document) for _ in range(1 + dice.below(3))]
     if dice.once_in(3):
         document["protected"] = [_forbidding(dice, ids, document) for _ in range(1 + dice.below(2))]
+    if dice.once_in(2):
+        document["limits"] = [_limit(dice, ids, document) for _ in range(1 + dice.below(2))]
     if dice.once_in(4):
         document["mode"] = "observe"
         document["observe_until"] = _moment(dice)
@@ -187,6 +191,8 @@ def _roles(dice: Dice) -> Document:
         role: Document = {"scopes": dice.some(SCOPES, 0, dice.one((4, 2)))}
         if roles and not dice.once_in(4):
             role["inherits"] = dice.some(list(reversed(roles)), 1, min(2, len(roles)))
+        if dice.once_in(2):
+            role["may_assert_conversations"] = dice.one((True, False))
         roles[name] = role
     return roles
 
@@ -210,6 +216,26 @@ def _globs(field: str) -> dict[str, str]:
 
 def _schema_rule(dice: Dice, ids: Iterator[str], document: Document) -> Document:
     """A rule with a schema, about a tool that is listed, or about any."""
+    rule = _naming(dice, ids, document)
+    about_uris = "resources" in rule and not dice.once_in(4)
+    rule["schema"] = dice.one(URI_SCHEMAS) if about_uris else _schema(dice)
+    if dice.once_in(3):
+        rule["because"] = "somebody wrote it"
+    return rule
+
+
+def _limit(dice: Dice, ids: Iterator[str], document: Document) -> Document:
+    """A limit on what is listed, or on anything."""
+    rule = _naming(dice, ids, document)
+    apart = dice.some(APART, 1, 3)
+    rule["per"] = apart[0] if len(apart) == 1 and dice.once_in(2) else apart
+    rule["calls"] = dice.one((3, 1, 2, 10_000))
+    rule["window"] = dice.one(("60s", "1s", "90m", "24h", "31d"))
+    return rule
+
+
+def _naming(dice: Dice, ids: Iterator[str], document: Document) -> Document:
+    """The beginning of a rule that names something."""
     rule: Document = {"id": next(ids)}
     fields = [field for field in FIELD_OF.values() if field in document]
     for field in dice.some(fields, 1, min(2, len(fields))):
@@ -223,10 +249,6 @@ def _schema_rule(dice: Dice, ids: Iterator[str], document: Document) -> Document
             else:
                 named.append(dice.one((name, {"match": name})))
         rule[field] = named
-    about_uris = "resources" in rule and not dice.once_in(4)
-    rule["schema"] = dice.one(URI_SCHEMAS) if about_uris else _schema(dice)
-    if dice.once_in(3):
-        rule["because"] = "somebody wrote it"
     return rule
 
 
@@ -385,8 +407,8 @@ def _sound(dice: Dice, document: Document) -> Call:
         id="AAAAAAAAAAAAAAAAAAAAAA",
         principal=Principal(
             tenant="t",
-            issuer="launch",
-            subject="someone",
+            issuer=dice.one(("launch", "launch", "api-key")),
+            subject=dice.one(("someone", "someone", "another")),
             role=dice.one(sorted(document["roles"])),
             scopes=dice.one(narrowed),
         ),
@@ -394,8 +416,15 @@ def _sound(dice: Dice, document: Document) -> Call:
         audience=tool.server,
         method=method,
         params=params,
-        conversation=Conversation("c", "meta"),
-        facts=Facts(now=NOON - dice.one((DAY, DAY, 1, 0)), versions=dice.one(seen)),
+        conversation=Conversation(dice.one(("c", "d")), "meta"),
+        facts=Facts(
+            now=NOON - dice.one((DAY, DAY, 1, 0)),
+            versions=dice.one(seen),
+            used={
+                limit["id"]: dice.one((0, 0, limit["calls"] - 1, limit["calls"]))
+                for limit in document.get("limits", ())
+            },
+        ),
     )
 
 
@@ -432,7 +461,7 @@ def _plausible(dice: Dice) -> Document:
 
 
 def _contained(dice: Dice, call: Call, document: Document) -> Call:
-    words = dice.some(("tool", "conversation", "principal", "all", "else"), 1, dice.one((1, 2)))
+    words = dice.some(("tool", "conversation", "sealed", "principal", "all", "else"), 1, dice.one((1, 2)))
     return replace(call, facts=replace(call.facts, contained=frozenset(words)))
 
 
@@ -456,6 +485,21 @@ def _clock(dice: Dice, call: Call, document: Document) -> Call:
 def _versions(dice: Dice, call: Call, document: Document) -> Call:
     other = document["version"] + dice.one((1, -1))
     return replace(call, facts=replace(call.facts, versions={f"policy/{document['id']}": other}))
+
+
+def _used_up(dice: Dice, call: Call, document: Document) -> Call:
+    """A limit without room, or with a little."""
+    used = dict(call.facts.used)
+    for limit in document.get("limits", ()):
+        if not dice.once_in(3):
+            used[limit["id"]] = limit["calls"] + dice.one((0, 1, -1))
+    return replace(call, facts=replace(call.facts, used=used))
+
+
+def _uncounted(dice: Dice, call: Call, document: Document) -> Call:
+    """Nobody knows what was used of some limit."""
+    kept = dice.some(sorted(call.facts.used), 0, len(call.facts.used))
+    return replace(call, facts=replace(call.facts, used={limit: call.facts.used[limit] for limit in kept}))
 
 
 def _late(dice: Dice, call: Call, document: Document) -> Call:
@@ -530,6 +574,7 @@ def _deep(dice: Dice, call: Call, document: Document) -> Call:
 
 TROUBLES: tuple[Callable[[Dice, Call, Document], Call], ...] = (
     *(_contained, _contained_tool, _store, _key, _clock, _versions, _late),
+    *(_used_up, _used_up, _uncounted),
     *(_stranger, _narrowed, _unlisted, _of_another_kind, _loose, _loose, _author),
     *(_fault, _shapeless, _unspeakable, _impossible, _deep, _deep),
 )

@@ -30,6 +30,7 @@ REASONS = {
     *(Reason.DEFAULT_DENY, Reason.TOOL_NOT_VISIBLE, Reason.UNKNOWN_TOOL),
     *(Reason.TOOL_UNPINNED, Reason.TOOL_CHANGED, Reason.ARGUMENTS_NOT_IJSON),
     *(Reason.PROTECTED, Reason.MISSING_SCOPE, Reason.INTENT_UNMATCHED, Reason.RULE_FAILED),
+    *(Reason.LIMIT_REACHED, Reason.CONVERSATION_SEALED),
 }
 
 Judge = Callable[[dict[str, Any], list[Call]], None]
@@ -66,23 +67,30 @@ def test_two_engines_agree_on_every_decision(source: Callable[[Judge, int], None
 
     def judge(document: dict[str, Any], calls: list[Call]) -> None:
         policy = load(json.dumps(document).encode(), name="oracle.json")
+        allowed: list[tuple[Allow, Allow]] = []
         for call in calls:
             ours, theirs = decide(call, policy), oracle.decide(call, document)
             assert not oracle.differ(call, document, ours, theirs), (ours, theirs, call, document)
+            if isinstance(ours, Allow) and isinstance(theirs, Allow):
+                allowed.append((ours, theirs))
+        assert oracle.same_counters([a for a, _ in allowed], [b for _, b in allowed]), (calls, document)
 
     source(judge, shard)
 
 
 @pytest.mark.parametrize("source", [drawn, seeded])
 def test_what_is_compared_covers_every_answer(source: Callable[[Judge, int], None]) -> None:
-    """A fifth of what the engines compare is allowed, and each mode, obligation and reason occurs."""
+    """A fifth of what the engines compare is allowed; each mode, obligation and reason occurs, and limits."""
     answers: Counter[object] = Counter()
+    limited = 0
 
     def judge(document: dict[str, Any], calls: list[Call]) -> None:
+        nonlocal limited
         for call in calls:
             match oracle.decide(call, document):
-                case Allow(mode=mode, obligations=obligations):
+                case Allow(mode=mode, obligations=obligations, reservations=reservations):
                     answers[mode, *obligations] += 1
+                    limited += bool(reservations)
                 case denial:
                     answers[denial.reason] += 1
 
@@ -92,4 +100,5 @@ def test_what_is_compared_covers_every_answer(source: Callable[[Judge, int], Non
     allowed = {("enforce",), ("observe",), ("observe", "observed")}
     assert answers.keys() == allowed | REASONS
     assert sum(answers[answer] for answer in allowed) >= 0.2 * answers.total()
+    assert limited >= 0.02 * answers.total()
     assert answers.total() >= SHARDS * DRAWN * CALLS

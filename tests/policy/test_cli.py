@@ -33,8 +33,8 @@ def test_check_of_a_sound_policy() -> None:
     """A policy that loads and whose cases hold exits 0."""
     result = run("check", PAYMENTS)
     assert result.exit_code == 0
-    assert "payments version 1, enforce" in result.output
-    assert "15 cases, 0 failed" in result.output
+    assert "payments version 2, enforce" in result.output
+    assert "20 cases, 0 failed" in result.output
 
 
 def test_check_tells_an_invalid_file_with_its_line(tmp_path: Path) -> None:

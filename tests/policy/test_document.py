@@ -44,6 +44,13 @@ protected:
   - id: no-reset
     tools: [git_reset]
     because: work would be lost
+limits:
+  - id: few-commits
+    tools: [git_commit, {match: "git_p*", server: git}]
+    per: [principal, conversation]
+    calls: 10
+    window: 15m
+    because: nobody commits more often
 """
 
 
@@ -68,6 +75,11 @@ def test_a_whole_policy() -> None:
     assert isinstance(policy.tools[0], ToolRule)
     assert policy.protected[0].because == "work would be lost"
     assert {rule.id for rule in policy.about("git", "git_commit").intents} == {"short-message"}
+    (limit,) = policy.about("git", "git_push").limits
+    assert policy.about("git", "git_commit").limits == policy.limits == (limit,)
+    assert (limit.id, limit.most, limit.window) == ("few-commits", 10, 900_000)
+    assert limit.per == {"principal", "conversation"}
+    assert limit.because == "nobody commits more often"
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,7 @@ def test_order_and_duplicates_do_not_matter(policy: Policy, call: Call, shuffler
         tools=mixed(policy.tools),
         intents=mixed(policy.intents),
         protected=mixed(policy.protected),
+        limits=mixed(policy.limits),
         roles=dict(reversed(policy.roles.items())),
     )
     assert decide(call, other) == decide(call, policy)
@@ -114,7 +115,11 @@ def of(policy: Policy, kinds: set[str]) -> Policy:
         return tuple(rule for rule in cut if rule.tools)
 
     return replace(
-        policy, tools=kept(policy.tools), intents=kept(policy.intents), protected=kept(policy.protected)
+        policy,
+        tools=kept(policy.tools),
+        intents=kept(policy.intents),
+        protected=kept(policy.protected),
+        limits=kept(policy.limits),
     )
 
 

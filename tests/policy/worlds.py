@@ -48,6 +48,18 @@ rules = st.one_of(
 )
 
 
+limit_rules = st.sampled_from(list(KINDS.values())).flatmap(
+    lambda field: st.fixed_dictionaries(
+        {
+            field: named,
+            "per": st.sampled_from(("principal", "tool", ["tool", "conversation"])),
+            "calls": st.integers(1, 3),
+            "window": st.sampled_from(("60s", "1h")),
+        }
+    )
+)
+
+
 def _named(prefix: str, drawn: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"id": f"{prefix}-{index}", **rule} for index, rule in enumerate(drawn)]
 
@@ -78,6 +90,9 @@ documents = st.fixed_dictionaries(
         ),
         "protected": st.one_of(st.just([]), st.lists(rules, max_size=2)).map(
             lambda drawn: _named("protected", drawn)
+        ),
+        "limits": st.one_of(st.just([]), st.lists(limit_rules, max_size=2)).map(
+            lambda drawn: _named("limit", drawn)
         ),
     }
 )
@@ -120,4 +135,5 @@ def calls(draw: st.DrawFn) -> Call:
         contained=frozenset() if sound else frozenset(draw(st.sets(st.sampled_from(("all", "tool"))))),
         now=draw(st.sampled_from((1_000_000, 1_000_000, 1_893_456_000_000))) if sound else 1_000_000,
         last=1_000_000,
+        used={f"limit-{n}": draw(st.sampled_from((0, 0, 0, 1, 2, 3))) for n in range(2)},
     )

@@ -87,7 +87,13 @@ def test_only_what_may_pass_by_itself_is_retryable() -> None:
         for reason in IN_A_RESULT
         if denied(Deny(reason))["_meta"]["dev.guard-mcp/decision"]["retryable"]
     }
-    assert told == {Reason.CONTENDED, Reason.CLOCK_BEHIND, Reason.UPSTREAM_UNAVAILABLE, Reason.OVERLOADED}
+    assert told == {
+        Reason.CONTENDED,
+        Reason.CLOCK_BEHIND,
+        Reason.LIMIT_REACHED,
+        Reason.UPSTREAM_UNAVAILABLE,
+        Reason.OVERLOADED,
+    }
 
 
 @pytest.mark.parametrize("char", ["\x1b[31m", "\u202e", "\u200b", "\n", "\x00", "\x9b", "\U000e0041"])

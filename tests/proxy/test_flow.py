@@ -209,6 +209,17 @@ def test_contended_after_three_tries(moved: int) -> None:
         assert [kind for kind, _ in world.log.entries] == ["denied"]
 
 
+def test_a_limit_that_is_full_at_each_try_is_told_as_such() -> None:
+    """Not `contended`: the transaction itself found no room, three times."""
+    world = World(moved=TRIES, told=Deny(Reason.LIMIT_REACHED, "few"))
+    live(world)
+    assert world.sent == []
+    assert world.refused == [Deny(Reason.LIMIT_REACHED, "few")]
+    world = World(moved=TRIES - 1, told=Deny(Reason.LIMIT_REACHED, "few"))
+    live(world)
+    assert (len(world.sent), world.refused) == (1, [])
+
+
 def test_a_denial_is_refused_as_it_was_decided() -> None:
     """Nothing is issued for it, and its reason is the policy's."""
     world = World(role="stranger")

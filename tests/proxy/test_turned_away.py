@@ -79,6 +79,7 @@ async def test_who_was_turned_away_cannot_send_for_ever(monkeypatch: pytest.Monk
 async def test_those_that_linger_are_bounded_and_take_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """One lingers; the next is closed at once. When the place is free, whoever comes has it."""
     monkeypatch.setattr(peer, "_LINGER_SECONDS", 1e6)
+    monkeypatch.setattr(peer, "_LINGERERS", 1)
     loop = asyncio.get_running_loop()
     listener = await listen(app, "127.0.0.1", 0, Bounds(connections=1))
     try:

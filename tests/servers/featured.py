@@ -104,7 +104,7 @@ class Featured:
         if method in LISTS:
             caching = CACHING if self.modern else {}
             return {**complete, LISTS[method]: book.get(LISTS[method], []), **caching}
-        found = book.get(method, {}).get(params.get("uri", params.get("name")))
+        found = book.get(method, {}).get(params.get("uri", params.get("name", "")))
         if isinstance(found, dict):
             return {**complete, **found}
         if isinstance(found, list) or (method, params.get("name")) == ("tools/call", "do"):

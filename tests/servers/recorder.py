@@ -1,8 +1,8 @@
 """A tool server that writes down every `tools/call` before it acts on it. Standard library only.
 
 Raw JSON lines on standard input and output, in either era. Of each call it receives it appends one
-line of JSON to `--log` and syncs it: {"decision_id", "tool", "arguments"}, the id taken from the
-claims of the artifact that came along, null where none did. `echo` answers at once, `slow` after
+line of JSON to `--log` and syncs it: {"decision_id", "jti", "tool", "arguments"}, the ids taken from
+the claims of the artifact that came along, null where none did. `echo` answers at once, `slow` after
 `--delay` seconds without holding up the others, `fail` with a tool's error. `--tools` names a file
 with other definitions, read again at every `tools/list`. It ends at the end of its input, when
 everything that reached it is answered.
@@ -32,14 +32,14 @@ TOOLS: Final = [
 ]
 
 
-def decision_id(params: dict[str, Any]) -> str | None:
-    """The decision that the call's artifact names; nothing about it is verified."""
+def ids(params: dict[str, Any]) -> tuple[str | None, str | None]:
+    """The decision that the call's artifact names, and the artifact's own id; nothing is verified."""
     try:
         payload = params["_meta"][ARTIFACT].split(".")[1]
         claims = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return str(claims["tctx"]["decision_id"])
+        return str(claims["tctx"]["decision_id"]), str(claims["jti"])
     except (KeyError, IndexError, ValueError, TypeError, AttributeError):
-        return None
+        return None, None
 
 
 class Recorder:
@@ -90,7 +90,8 @@ class Recorder:
 
     def _call(self, id_: Any, params: dict[str, Any], *, modern: bool) -> None:
         name, arguments = params["name"], params.get("arguments", {})
-        entry = {"decision_id": decision_id(params), "tool": name, "arguments": arguments}
+        decision_id, jti = ids(params)
+        entry = {"decision_id": decision_id, "jti": jti, "tool": name, "arguments": arguments}
         os.write(self._log, json.dumps(entry).encode() + b"\n")
         os.fsync(self._log)
         content = [{"type": "text", "text": json.dumps(arguments)}]

@@ -1,0 +1,281 @@
+"""One commit to the shared store: what it judges, and the rows that it writes at its end.
+
+What every call does is gathered and written in one statement a table, in one round trip with the COMMIT.
+What is rare is written at once. An entry goes to the inbox; its place in the log is the sequencer's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import orjson
+
+from guard.lineage.batch import HOUSE, Key
+from guard.lineage.entry import Draft, Kind
+from guard.lineage.postgres import effects
+from guard.lineage.postgres.connection import Connection
+from guard.lineage.postgres.counters import Counters
+from guard.lineage.postgres.needs import Found, conversation_key, key_digest
+from guard.lineage.store import (
+    CloseGrant,
+    Conflict,
+    Effect,
+    Moved,
+    OpenGrant,
+    Outcome,
+    Place,
+    Recorded,
+    Reserve,
+    SaveSetting,
+    Seal,
+    Transaction,
+    UseKey,
+)
+
+AHEAD: Final = 10_000
+"""Milliseconds that a writer's clock may be before the database's and still grant."""
+NOWHERE: Final = -1
+"""The index of an entry that has no place in the log yet."""
+_CONVERSATION_BYTES: Final = 12
+
+_BEGUN: Final = (
+    "INSERT INTO conversations (id, tenant, issuer, subject, given, source, opened, key) SELECT *"
+    " FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[],"
+    " %b::bytea[])"
+)
+_INBOX: Final = (
+    "INSERT INTO inbox (conversation, at, kind, call, digests, disclosures)"
+    " SELECT conversation, at, kind, call, string_to_array(digests, ' '), disclosures"
+    " FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[], %b::bytea[])"
+    " WITH ORDINALITY AS one (conversation, at, kind, call, digests, disclosures, place) ORDER BY place"
+)
+_CLOSED: Final = (
+    "DELETE FROM open_grants g USING unnest(%s::text[], %s::text[]) AS ended (tenant, call)"
+    " WHERE g.tenant = ended.tenant AND g.call = ended.call"
+)
+_OPENED: Final = (
+    "INSERT INTO open_grants (tenant, call, conversation, instance)"
+    " SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[])"
+)
+# The second of several replicas that say so at once has nothing to add, and does not wait for the first.
+_USED: Final = (
+    "UPDATE api_keys k SET last_used = said.at FROM (SELECT one.key_id, one.at"
+    " FROM unnest(%s::text[], %s::bigint[]) AS one (key_id, at) JOIN api_keys a ON a.key_id = one.key_id"
+    " WHERE a.last_used IS NULL OR a.last_used < one.at FOR UPDATE OF a SKIP LOCKED) AS said"
+    " WHERE k.key_id = said.key_id"
+)
+_Chain = tuple[str, bool]
+"""The log's own id of a conversation, and whether it is closed."""
+
+
+class Batch:
+    """The transactions of one commit, taken one after the other inside one database transaction.
+
+    Args:
+        db: in a transaction, with the locks that the transactions need.
+        found: what stands.
+        last: UNIX milliseconds of the newest entry that this process knows of.
+        instance_of: the name under which an instance owes endings now.
+        said: API keys of which it was said already when they were used last, UNIX seconds.
+
+    Attributes:
+        last: UNIX milliseconds of the newest entry, with those that were taken.
+        moved: tenants of which something changed that decisions rest on.
+        used: API keys that were used: when, UNIX seconds.
+    """
+
+    def __init__(
+        self,
+        db: Connection,
+        found: Found,
+        last: int,
+        *,
+        instance_of: Callable[[str], str],
+        said: Mapping[str, int],
+    ) -> None:
+        self.last = max(last, found.last)
+        self.moved: set[str] = set()
+        self.used: dict[str, int] = {}
+        self._db = db
+        self._found = found
+        self._instance_of = instance_of
+        self._said = said
+        self._chains: dict[Key, _Chain] = {}
+        self._begun: list[tuple[Any, ...]] = []
+        self._inbox: list[tuple[Any, ...]] = []
+        self._flushed = 0
+        self._open = dict(found.grants)
+        self._opened: dict[tuple[str, str], tuple[str, str]] = {}
+        self._closed: list[tuple[str, str]] = []
+        self._counters = Counters(found)
+
+    @property
+    def entries(self) -> int:
+        """How many entries were taken."""
+        return self._flushed + len(self._inbox)
+
+    def take(self, transaction: Transaction) -> Outcome:
+        """Judge one transaction after those before it, and take it unless something is in its way."""
+        wanted = [effect for effect in transaction.effects if isinstance(effect, Reserve)]
+        found = self._counters.next(len(wanted))
+        tenant, at = transaction.place.tenant, self._time(transaction)
+        for key, expected in transaction.expects.items():
+            if self._found.versions[tenant].get(key, 0) != expected:
+                return Moved(key)
+        if problem := self._obstacles(transaction):
+            return Conflict(problem)
+        if wanted:
+            at = max(at, *(newest for newest, _ in found))
+            if counter := self._counters.full(tenant, wanted, found, at):
+                return Moved(counter)
+        conversation = self._append(transaction.place, transaction.entry, at)
+        for effect in transaction.effects:
+            self._apply(tenant, effect, conversation, at)
+        self.last = at
+        return Recorded(NOWHERE, conversation, at)
+
+    def write(self) -> None:
+        """Write what was gathered. To be called in a pipeline, before its COMMIT."""
+        for sql, rows in (
+            (_BEGUN, sorted(self._begun, key=lambda row: row[-1])),
+            (_INBOX, self._inbox),
+            (_CLOSED, sorted(self._closed)),
+            (_OPENED, sorted((*grant, *owed) for grant, owed in self._opened.items())),
+            *self._counters.statements(self.last),
+            (_USED, sorted(use for use in self.used.items() if use[1] > self._said.get(use[0], 0))),
+        ):
+            if rows:
+                self._db.execute(sql.encode(), [list(column) for column in zip(*rows, strict=True)])
+        if self.moved:
+            effects.tell(self._db, sorted(self.moved))
+
+    # -- judging -------------------------------------------------------------------------------
+
+    def _time(self, transaction: Transaction) -> int:
+        """When it is: the writer's time where that can be believed, and never before what stands."""
+        is_ahead = transaction.now > self._found.now + AHEAD
+        return max(self._found.now if is_ahead else transaction.now, self.last)
+
+    def _obstacles(self, transaction: Transaction) -> str:
+        """Why the effects cannot be, "" if they can."""
+        chain = self._chain(transaction.place)
+        if chain is not None and chain[1]:
+            return f"the conversation {chain[0]} is sealed"
+        for effect in transaction.effects:
+            problem = (
+                self._cannot_seal(transaction.place, chain, effect)
+                if isinstance(effect, Seal)
+                else self._obstacle(transaction, effect)
+            )
+            if problem:
+                return problem
+        return ""
+
+    def _obstacle(self, transaction: Transaction, effect: Effect) -> str:
+        tenant = transaction.place.tenant
+        if isinstance(effect, OpenGrant | Reserve) and transaction.now > self._found.now + AHEAD:
+            return "the clock of this machine is ahead of the database's by more than 10 seconds"
+        if isinstance(effect, OpenGrant):
+            return f"the grant {effect.call} is open already" if (tenant, effect.call) in self._open else ""
+        if isinstance(effect, CloseGrant):
+            is_open = (tenant, effect.call) in self._open
+            return "" if is_open else f"the grant {effect.call} has its ending already"
+        if isinstance(effect, UseKey | Reserve):
+            return ""
+        self._flush()  # what is asked for may have begun in this very batch
+        return effects.obstacle(self._db, tenant, effect)
+
+    def _cannot_seal(self, place: Place, chain: _Chain | None, effect: Seal) -> str:
+        """Why the conversation cannot be closed, "" if it can."""
+        if conversation_key(place)[1:3] == HOUSE:
+            return "the house's own conversation is never closed"
+        if chain is None or chain[0] != effect.conversation:
+            return f"there is no conversation {effect.conversation}; `guard lineage list` shows them"
+        self._flush()
+        row = self._db.execute(
+            "SELECT COALESCE((SELECT entries FROM chains WHERE conversation = %(id)s), 0)"
+            " + (SELECT count(*) FROM inbox WHERE conversation = %(id)s),"
+            " EXISTS (SELECT FROM open_grants WHERE conversation = %(id)s)",
+            {"id": chain[0]},
+        ).fetchone()
+        count, is_open = row or (0, True)
+        if effect.total != count + 1:
+            return f"the conversation {chain[0]} has {count} entries by now"
+        return f"a call of the conversation {chain[0]} has no ending yet" if is_open else ""
+
+    def _chain(self, place: Place) -> _Chain | None:
+        """The conversation as it stands; None where it is new."""
+        key = conversation_key(place)
+        if key not in self._chains and (stands := self._found.conversations.get(key_digest(key))):
+            self._chains[key] = stands
+        return self._chains.get(key)
+
+    # -- taking --------------------------------------------------------------------------------
+
+    def _append(self, place: Place, entry: Draft, at: int) -> str:
+        key, chain = conversation_key(place), self._chain(place)
+        if chain is None:
+            source = place.conversation.source if place.conversation else "house"
+            chain = (os.urandom(_CONVERSATION_BYTES).hex(), False)
+            self._begun.append((chain[0], *key, source, at, key_digest(key)))
+        self._chains[key] = (chain[0], entry.kind is Kind.SEALED)
+        row = (chain[0], at, entry.kind.value, entry.call)
+        self._inbox.append((*row, " ".join(entry.digests), orjson.dumps(entry.disclosures)))
+        return chain[0]
+
+    def _apply(self, tenant: str, effect: Effect, conversation: str, at: int) -> None:
+        """Gather or write an effect whose obstacle was ""."""
+        if isinstance(effect, OpenGrant):
+            grant = (tenant, effect.call)
+            self._open[grant] = conversation
+            self._opened[grant] = (conversation, self._instance_of(effect.instance))
+        elif isinstance(effect, CloseGrant):
+            grant = (tenant, effect.call)
+            self._open.pop(grant)
+            if self._opened.pop(grant, None) is None:
+                self._closed.append(grant)
+            if effect.nothing_sent:
+                self._counters.give_back(tenant, effect.call)
+        elif isinstance(effect, Reserve):
+            self._counters.take(tenant, effect, at)
+        elif isinstance(effect, UseKey):
+            self.used[effect.key_id] = max(at // 1000, self.used.get(effect.key_id, 0))
+        else:
+            effects.apply(self._db, tenant, effect, at)
+            if not isinstance(effect, SaveSetting):
+                self.moved.add(tenant)
+            if tenant in self._found.versions:
+                self._found.versions[tenant] = dict(effects.versions(self._db, tenant))
+
+    def _flush(self) -> None:
+        """Write what was gathered so far, for a question that only the database can answer."""
+        moved, self.moved = self.moved, set()
+        with self._db.pipeline():
+            self.write()
+        self.moved = moved
+        self._begun, self._closed, self._opened = [], [], {}
+        self._flushed += len(self._inbox)
+        self._inbox = []
+        self._counters.written()
+
+
+def unfit(transaction: Transaction) -> str:
+    """Why the database cannot hold a text that came from outside, "" if it can."""
+    return "a NUL or half a character in a name" if any(map(_is_unfit, _texts(transaction))) else ""
+
+
+def _texts(transaction: Transaction) -> Iterator[str]:
+    yield from conversation_key(transaction.place)
+    yield transaction.entry.call
+    for effect in transaction.effects:
+        if isinstance(effect, OpenGrant | CloseGrant | Reserve):
+            yield effect.call
+
+
+def _is_unfit(text: str) -> bool:
+    try:
+        return b"\0" in text.encode()
+    except UnicodeEncodeError:
+        return True

@@ -1,0 +1,1 @@
+"""What makes a database a store, and an older one a newer: steps that alembic takes in order."""
