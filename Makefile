@@ -35,9 +35,9 @@ overload: $(STAMP)
 
 # Kill -9, full disks, torn pages, cut networks, wrong clocks, on both stores: is anything lost? Needs PostgreSQL.
 faults: $(STAMP)
-	CI=1 $(BIN)/python scripts/faults.py $(ARGS)
+	GUARD_TEST_POSTGRES=needed $(BIN)/python scripts/faults.py $(ARGS)
 
-# A million entries: do appending, finding, proving and memory stay flat?
+# A million entries: do appending, finding, proving and memory stay flat? ARGS="--postgres URL": in PostgreSQL too.
 scale: $(STAMP)
 	$(BIN)/python scripts/scale.py $(ARGS)
 

@@ -25,8 +25,8 @@ from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 import pytest
 
 NAMED: Final = "GUARD_TEST_DATABASE_URL"
-NEEDED: Final = "CI"
-"""Where this variable is set, a test without its server fails."""
+NEEDED: Final = ("CI", "GUARD_TEST_POSTGRES")
+"""Where one of these variables is set, a test without its server fails."""
 OLDEST: Final = 15
 PATIENCE: Final = 60.0
 SUPERUSER: Final = "postgres"
@@ -283,11 +283,13 @@ class Databases:
         self.run(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
         return with_parts(url, user=role, password=PASSWORD)
 
-    def drop(self, url: str) -> None:
-        """Remove one and its roles, whoever is connected to it."""
+    def drop(self, url: str, *, roles: bool = True) -> None:
+        """Remove one, with the roles that were made for it, whoever is connected to it."""
         import psycopg
 
         self.run(f"DROP DATABASE IF EXISTS {name_of(url)} WITH (FORCE)")
+        if not roles:
+            return
         with psycopg.connect(self.url, autocommit=True) as db:
             roles = db.execute(
                 "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", (f"{name_of(url)}_",)
@@ -307,7 +309,7 @@ class Databases:
 
 def absent(error: Missing) -> None:
     """No server: a failure where one must be, else a skip with its reason."""
-    if os.environ.get(NEEDED):
+    if any(map(os.environ.get, NEEDED)):
         pytest.fail(str(error), pytrace=False)
     pytest.skip(str(error))
 

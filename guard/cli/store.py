@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from guard.cli.shared import EPILOG, emit, json_option, told
+from guard.cli.shared import EPILOG, emit, home_option, json_option, told
+from guard.config.home import open_home
 from guard.config.settings import SharedStore, load_settings
-from guard.core.errors import GuardError
+from guard.core.errors import GuardError, printable
 from guard.lineage.postgres.address import Address, missing
 
 
@@ -46,19 +47,43 @@ def upgrade(*, config: Path | None, role: str, url: str | None, as_json: bool) -
     emit({"store": str(address), "before": before, "format": after, "role": role}, [line], as_json=as_json)
 
 
+@store.command(epilog=EPILOG)
+@click.option(
+    "--password-file",
+    type=click.Path(path_type=Path, dir_okay=False, resolve_path=True),
+    help="A file whose first line is the password.",
+)
+@click.option("--password-env", default="", help="The variable that holds the password.")
+@home_option
+@click.argument("url")
+def use(*, password_file: Path | None, password_env: str, home: Path, url: str) -> None:
+    """Let a home use the store at URL from now on, as `store` in a configuration does.
+
+    For `guard run`, which has no configuration. The home must not have begun a record of its own.
+    """
+    with told():
+        given = _given(url)
+        address = Address(given.url, password_file, password_env)
+        open_home(home).store(address=address).close()
+        click.echo(f"{printable(str(home))} uses {address}")
+
+
+def _given(url: str) -> SharedStore:
+    try:
+        return SharedStore(url=url)
+    except ValueError:
+        raise GuardError(
+            "is no URL of a PostgreSQL database without a password",
+            where="URL",
+            remedy="write postgresql://USER@HOST/DATABASE, and say elsewhere what the password is",
+        ) from None
+
+
 def _address(url: str | None, config: Path | None) -> Address:
     if (url is None) == (config is None):
         raise click.UsageError("Give the URL of the database, or --config: one of the two.")
     if url is not None:
-        try:
-            given = SharedStore(url=url)
-        except ValueError:
-            raise GuardError(
-                "is no URL of a PostgreSQL database without a password",
-                where="URL",
-                remedy="write postgresql://OWNER@HOST/DATABASE, and let libpq find the password",
-            ) from None
-        return Address(given.url)
+        return Address(_given(url).url)
     assert config is not None  # noqa: S101 - one of the two is
     address = load_settings(config).address
     if address is None:

@@ -58,6 +58,8 @@ def verify(
                 report = audit(file, trusted, kept=read_kept(kept, trusted), progress=told_how_far)
             tell(report, as_json=as_json)
             return
+        if kept:
+            raise GuardError("--checkpoint is for a lineage database", where=str(file))
         try:
             value, lines = _small(file, start, vkeys, jwks, home)
         except (ArtifactRefused, proof.NotIncluded) as error:

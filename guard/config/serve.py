@@ -110,7 +110,9 @@ class Serving:
             self.house,
             rules=Rules(identify=self._identify, hosts=frozenset()),
             sessions=_sessions(settings, worker),
-            published=Published(home.name, home.keys.jwks(), home.vkey),
+            published=Published(
+                home.name, stores.public_keys(store, home.keys, home.pairwise_secret), home.vkey
+            ),
             refusals_per_minute=settings.limits.refusals_per_minute,
         )
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
 from guard.artifact.replay import ReplayStore, SqliteReplay
 from guard.config.private import be_private, make_once
 from guard.core.canonical import NotIJson, NotJson, canonical, read
-from guard.core.keys import SigningKey
-from guard.lineage.abandoned import Lease
+from guard.core.errors import Refused
+from guard.core.keys import KeySet, SigningKey
+from guard.lineage.abandoned import HeldLease
 from guard.lineage.database import StoreError
 from guard.lineage.postgres.address import Address, missing
 from guard.lineage.sources import Source, SqliteSource
@@ -28,7 +30,7 @@ USED: Final = "used.db"
 POINTER: Final = "store.json"
 
 
-class Keys(Protocol):
+class Keeper(Protocol):
     """What a store is opened with: the home's folder, its checkpoint key and its log's name."""
 
     @property
@@ -51,6 +53,10 @@ class Replicated(Store, Protocol):
         """Where every replica remembers used artifacts."""
         ...
 
+    def keys(self, secret: bytes) -> Keys:
+        """Public parts of the replicas' artifact keys; `secret` is what every home has."""
+        ...
+
     def serve(self, holder: str, on_failure: Callable[[BaseException], None]) -> None:
         """Remember what decisions read, and be ready to move the inbox into the log. Raises Away."""
         ...
@@ -64,11 +70,27 @@ class Replicated(Store, Protocol):
         ...
 
 
-class RenewableLease(Lease, Protocol):
-    """A lease that may be lost with its session while the process lives."""
+class Keys(Protocol):
+    """The artifact keys of all replicas, public parts."""
+
+    def say(self, jwk: Mapping[str, Any]) -> None:
+        """This replica signs with this key; to be called often. Raises Away."""
+        ...
+
+    def known(self) -> list[dict[str, Any]]:
+        """The public keys that replicas sign with, as JWKs. Raises Away."""
+        ...
+
+
+class RenewableLease(HeldLease, Protocol):
+    """A lease that a process may take anew."""
 
     def renew(self) -> None:
         """Owe endings under a new name; the old one's are for whoever takes it over. Raises Away."""
+        ...
+
+    def was_mine(self, instance: str) -> bool:
+        """Whether this process had the name, or has it."""
         ...
 
 
@@ -77,17 +99,41 @@ def replay(store: Store, home: Path) -> ReplayStore:
     return store.replay() if isinstance(store, Replicated) else SqliteReplay(home / USED)
 
 
-def open_store(home: Keys, *, lax: bool, address: Address | None) -> Store:
+def public_keys(store: Store, own: KeySet, secret: bytes) -> Callable[[], Mapping[str, Any]]:
+    """What an outsider checks artifacts with: the key set of this Guard, or of all that share its store."""
+    if not isinstance(store, Replicated):
+        return own.jwks
+    shared = store.keys(secret)
+
+    def all_of_them() -> Mapping[str, Any]:
+        found = {jwk["kid"]: jwk for jwk in own.jwks()["keys"]}
+        with contextlib.suppress(Refused):  # its own are right in any case
+            found = {jwk["kid"]: jwk for jwk in shared.known()} | found
+        return {"keys": [found[kid] for kid in sorted(found)]}
+
+    return all_of_them
+
+
+def open_store(home: Keeper, *, lax: bool, address: Address | None) -> Store:
     """As `Home.store`, without its key set."""
-    address = use(home.path, address)
+    known = used(home.path)
+    if address is None:
+        address = known
+    elif address != known:
+        _check_new(home.path, known, address)
     if address is not None:
         try:
             from guard.lineage.postgres.store import PostgresStore  # noqa: PLC0415 - for those who use it only
         except ImportError:
             raise missing(str(address)) from None
-        if lax:
-            address = Address(address.url, address.password_file, address.password_env, lax=True)
-        return PostgresStore(address, key=home.checkpoint_key, origin=home.origin)
+        at = replace(address, lax=lax)
+        store = PostgresStore(at, key=home.checkpoint_key, origin=home.origin)
+        try:
+            _remember(home.path, address)
+        except BaseException:
+            store.close()
+            raise
+        return store
     database = home.path / FILE
     with contextlib.suppress(FileExistsError):  # SQLite's own default lets others read it
         os.close(os.open(database, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -107,15 +153,8 @@ def source(home: Path) -> Source:
     return PostgresSource(address)
 
 
-def use(home: Path, address: Address | None) -> Address | None:
-    """Where the home's store is: None for the file. A shared one is remembered.
-
-    Raises:
-        StoreError: the home uses another one.
-    """
-    known = used(home)
-    if address is None or address == known:
-        return known
+def _check_new(home: Path, known: Address | None, address: Address) -> None:
+    """Raises StoreError: the home has a store already, and this is another."""
     pointer = home / POINTER
     if known is not None:
         raise StoreError(
@@ -129,13 +168,19 @@ def use(home: Path, address: Address | None) -> Address | None:
             where=str(home / FILE),
             remedy="give the shared store a new home with a copy of `keys`, or leave `store` out",
         )
+
+
+def _remember(home: Path, address: Address) -> None:
+    """From now on it is the home's store. Raises StoreError: somebody else was quicker with another."""
     kept: dict[str, Any] = {"url": address.url}
     if address.password_file is not None:
         kept["password_file"] = str(address.password_file)
     if address.password_env:
         kept["password_env"] = address.password_env
-    make_once(pointer, canonical(kept))
-    return used(home)
+    if not (home / POINTER).exists():
+        make_once(home / POINTER, canonical(kept))
+    if (known := used(home)) != address:
+        _check_new(home, known, address)
 
 
 def used(home: Path) -> Address | None:

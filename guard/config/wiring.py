@@ -13,7 +13,7 @@ from guard.config.sharing import Shared
 from guard.config.stores import RenewableLease, Replicated
 from guard.core.errors import printable
 from guard.core.model import Pin, Tool
-from guard.lineage.abandoned import Lease, close_abandoned
+from guard.lineage.abandoned import Lease, Tending, close_abandoned
 from guard.lineage.lease import Lease as FileLease
 from guard.lineage.log import IN_PLACE, Log
 from guard.lineage.store import Store
@@ -32,30 +32,39 @@ def begin(store: Store, home: Home, *, shared: bool = False) -> tuple[Lease, Log
         shared: whether other workers write to the store all the time.
     """
     if isinstance(store, Replicated):
-        return _begin_replica(store)
+        return _begin_replica(store, home)
     lease = FileLease(home.path / "run")
     close_abandoned(store, lease)
     written = cast("Store", Shared(store)) if shared else store  # it is the store in all that it does not say
     return lease, Log(written, on_failure=_log_failed, in_place=IN_PLACE)
 
 
-def _begin_replica(store: Replicated) -> tuple[Lease, Log]:
+def _begin_replica(store: Replicated, home: Home) -> tuple[Lease, Log]:
     """As `begin`, with a store that comes back by itself when it was away."""
     lease = store.lease()
+    keys, own = store.keys(home.pairwise_secret), home.artifact_key.public.jwk()
+
+    tending = Tending(store, lease)
+
+    def tend() -> None:
+        keys.say(own)
+        tending()
+
     try:
         close_abandoned(store, lease)
+        keys.say(own)
         store.serve(lease.instance, _sequencer_failed)
     except BaseException:
         lease.release()
         raise
     mend = partial(_mend, store, lease)
-    return lease, Log(store, on_failure=_store_away, mend=mend, on_mended=_store_back)
+    return lease, Log(store, on_failure=_store_away, mend=mend, on_mended=_store_back, tend=tend)
 
 
 def _mend(store: Store, lease: RenewableLease) -> None:
     """What was being written when the store went away is settled: under a new name, with nothing open."""
     lease.renew()
-    close_abandoned(store, lease, reason="store-unavailable")
+    close_abandoned(store, lease, "store-unavailable", lease.was_mine)  # others may be about to come back
 
 
 def about(

@@ -38,6 +38,8 @@ BUSY_SECONDS: Final = 10.0
 """How long the thread waits for another process to let go of the store."""
 MEND_SECONDS: Final = 0.5
 """How long the thread waits before it asks again whether a store that was away is back."""
+TEND_SECONDS: Final = 5.0
+"""How often the thread tends a store that is shared with others."""
 _NAME: Final = "guard-log"
 
 
@@ -62,6 +64,7 @@ class Log:
         mend: makes a store that was away usable again, and settles what the failed commit left behind;
             it raises while it cannot. None for a store that cannot say what happened: a next start can.
         on_mended: told when it did.
+        tend: called now and then on the thread that writes; that it fails is nobody's matter.
 
     Attributes:
         failure: what stopped the log; None while it works. Once set it stays, unless the store was away
@@ -76,11 +79,14 @@ class Log:
         in_place: float = 0.0,
         mend: Callable[[], object] | None = None,
         on_mended: Callable[[], object] = lambda: None,
+        tend: Callable[[], object] | None = None,
     ) -> None:
         self.store = store
         self._on_failure = on_failure
         self._mend = mend
         self._on_mended = on_mended
+        self._tend = tend
+        self._tended = time.monotonic()
         self.failure: BaseException | None = None
         self._in_place = in_place
         self._thread_until = 0.0
@@ -207,8 +213,9 @@ class Log:
         while True:
             if self._is_away and self._queue.empty():  # who waits is refused first
                 self._try_to_mend()
+            self._tend_store()
             try:
-                item = self._queue.get(timeout=MEND_SECONDS if self._is_away else None)
+                item = self._queue.get(timeout=self._pause())
             except queue.Empty:
                 continue
             batch, last = self._gather(item)
@@ -259,6 +266,20 @@ class Log:
                 return
         for _, future, _ in batch:
             _refuse(future, self._refusal())
+
+    def _pause(self) -> float | None:
+        """How long the thread may wait for something to write; None for as long as it takes."""
+        if self._is_away:
+            return MEND_SECONDS
+        return None if self._tend is None else TEND_SECONDS
+
+    def _tend_store(self) -> None:
+        now = time.monotonic()
+        if self._tend is None or self.failure is not None or now - self._tended < TEND_SECONDS:
+            return
+        self._tended = now
+        with contextlib.suppress(Exception):  # the next commit says what is wrong
+            self._tend()
 
     def _try_to_mend(self) -> None:
         """On the thread, which alone writes: nothing is committed meanwhile."""

@@ -6,7 +6,7 @@ names stand in a dict, globs in a list that is walked once for each (server, too
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -86,8 +86,8 @@ class Intent:
     schema: Schema
 
     def matches(self, arguments: Mapping[str, Any]) -> bool:
-        """Whether the arguments are as the intent says. Raises RuleFailed."""
-        return _matches(self.id, self.schema, arguments)
+        """Whether the arguments are surely as the intent says. Raises RuleFailed."""
+        return _matches(self.id, self.schema.surely, arguments)
 
     def first_failure(self, arguments: Mapping[str, Any]) -> str:
         """Pointer into the arguments to the first place that is not as the intent says. Raises RuleFailed."""
@@ -108,7 +108,7 @@ class Protected:
 
     def matches(self, arguments: Mapping[str, Any]) -> bool:
         """Whether the call is one that the rule forbids. Raises RuleFailed."""
-        return self.schema is None or _matches(self.id, self.schema, arguments)
+        return self.schema is None or _matches(self.id, self.schema.matches, arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +147,9 @@ class Limit:
         return Reservation(self.id, f"{self.id}/{named}", 1, self.most, self.window)
 
 
-def _matches(rule: str, schema: Schema, arguments: Mapping[str, Any]) -> bool:
+def _matches(rule: str, matches: Callable[[Mapping[str, Any]], bool], arguments: Mapping[str, Any]) -> bool:
     try:
-        return schema.matches(arguments)
+        return matches(arguments)
     except Exception as error:
         raise RuleFailed(rule) from error
 

@@ -7,9 +7,9 @@ through a regular-expression engine that takes linear time (no look-around, no b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import jsonschema_rs
 import orjson
@@ -18,7 +18,11 @@ from jsonschema.exceptions import best_match
 
 from guard.core import canonical
 from guard.core.errors import printable
-from guard.policy.vocabulary import SchemaRefused, subschemas, survey
+from guard.policy.boundaries import polarity, watch
+from guard.policy.boundaries.verdict import NotUnderstood
+from guard.policy.vocabulary import SchemaRefused, children, subschemas, survey
+
+_T = TypeVar("_T")
 
 _PATTERN_BYTES: Final = 1 << 20
 _POINTED_BYTES: Final = 1 << 12
@@ -56,11 +60,48 @@ class Schema:
     source: Any
     _engine: jsonschema_rs.Draft202012Validator = field(repr=False, compare=False)
     _branches: bool = field(default=True, repr=False, compare=False)
+    _sides: Mapping[str, polarity.Side] | None = field(default=None, repr=False, compare=False)
 
     def matches(self, arguments: Mapping[str, Any]) -> bool:
-        """Whether the arguments (I-JSON) match. Raises whatever the engine raises, panics as RuntimeError."""
+        """Whether the arguments (I-JSON) match. Raises whatever the engine raises, panics as RuntimeError.
+
+        Raises:
+            NotUnderstood: that rests on a value that a boundary keyword does not understand.
+        """
+        if self._sides is None:
+            return self._unbroken(self._engine.is_valid, arguments)
+        surely, unsure = self._pass(arguments, high=False)
+        if surely or not unsure:
+            return surely
+        if self._pass(arguments, high=True)[0]:
+            raise NotUnderstood
+        return False
+
+    def surely(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether the arguments match, whatever the values mean that boundary keywords do not understand.
+
+        Raises as `matches`, NotUnderstood only where such a keyword stands on both sides of a negation.
+        """
+        if self._sides is None:
+            return self._unbroken(self._engine.is_valid, arguments)
+        return self._pass(arguments, high=False)[0]
+
+    def _pass(self, arguments: Mapping[str, Any], *, high: bool) -> tuple[bool, bool]:
+        """What the schema says, and whether something was not understood on the way.
+
+        Where that matters more than once it rests on what is looked at first: members in sorted order.
+        """
+        judged = arguments
+        if self._sides is not None and polarity.Side.BOTH in self._sides.values():
+            judged = canonical.read(orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS))
+        said, found = watch.run(lambda: self._unbroken(self._engine.is_valid, judged), high=high)
+        if found.lost:
+            raise NotUnderstood
+        return said, found.unsure
+
+    def _unbroken(self, evaluate: Callable[[Any], _T], arguments: Any) -> _T:
         try:
-            return self._engine.is_valid(arguments)
+            return evaluate(arguments)
         except (Exception, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as panic:
@@ -77,14 +118,14 @@ class Schema:
         if self._branches and len(ordered) > _POINTED_BYTES:
             return ""
         try:
-            self._engine.validate(canonical.read(ordered))
+            watch.run(lambda: self._engine.validate(canonical.read(ordered)), high=False)
         except jsonschema_rs.ValidationError as first:
             return _pointer(first.instance_path)
         return ""
 
     def failures(self, arguments: Mapping[str, Any]) -> tuple[Failure, ...]:
         """Everything that does not match, as a tree: for the author of the rule, not on the way of a call."""
-        return tuple(map(_failure, self._engine.iter_errors(arguments)))
+        return watch.run(lambda: tuple(map(_failure, self._engine.iter_errors(arguments))), high=False)[0]
 
 
 def compile_schema(source: Any) -> Schema:
@@ -98,6 +139,10 @@ def compile_schema(source: Any) -> Schema:
             where in the schema.
     """
     survey(source)
+    every = dict(subschemas(source))
+    sides = polarity.sides(
+        every, {at: tuple(step for step, _ in children(part)) for at, part in every.items()}
+    )
     try:
         engine = jsonschema_rs.Draft202012Validator(
             source,
@@ -105,11 +150,12 @@ def compile_schema(source: Any) -> Schema:
             ignore_unknown_formats=False,
             pattern_options=_PATTERNS,
             offline=True,
+            keywords=watch.keywords(sides) if sides else None,
         )
     except ValueError as error:
         raise _explained(source, error) from error
-    parts = (part for _, part in subschemas(source) if isinstance(part, dict))
-    return Schema(source, engine, any({"anyOf", "oneOf"} & part.keys() for part in parts))
+    parts = (part for part in every.values() if isinstance(part, dict))
+    return Schema(source, engine, any({"anyOf", "oneOf"} & part.keys() for part in parts), sides or None)
 
 
 def _explained(source: Any, error: ValueError) -> SchemaRefused:

@@ -13,6 +13,8 @@ from urllib.parse import unquote
 
 from guard.core.canonical import escape
 from guard.core.errors import printable
+from guard.policy.boundaries import words
+from guard.policy.boundaries.verdict import Misstated
 from guard.policy.references import ANCHORS, REFERENCES
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -78,7 +80,7 @@ NOTES: Final = frozenset(
         "writeOnly",
     }
 )
-KNOWN: Final = ONE | LISTED | NAMED | REFERENCES | ASSERTIONS | NOTES
+KNOWN: Final = ONE | LISTED | NAMED | REFERENCES | ASSERTIONS | NOTES | words.NAMES
 FORMATS: Final = frozenset(
     {
         "date",
@@ -213,6 +215,15 @@ def _check_part(part: Any, pointer: str) -> None:
             raise SchemaRefused(f"more than {MAX_ENUM} values", at, "use a pattern or a range")
         if keyword in REFERENCES and not (isinstance(value, str) and value.startswith("#")):
             raise SchemaRefused("a reference that leaves the document", at, "copy the schema under `$defs`")
+        if keyword in words.NAMES:
+            _check_boundary(keyword, value, at)
+
+
+def _check_boundary(keyword: str, value: Any, at: str) -> None:
+    try:
+        words.judge(keyword, value)
+    except Misstated as misstated:
+        raise SchemaRefused(misstated.what, f"{at}{misstated.pointer}", misstated.remedy) from None
 
 
 class _Unrolling:

@@ -5,13 +5,14 @@ Nothing here is a secret: no key, no name of a caller, no command, no argument.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from guard import __version__
-from guard.core.errors import Reason
+from guard.core.errors import Reason, Refused
 from guard.proxy.house import House
+from guard.proxy.refusals import unavailable
 
 _TENANT: Final = "default"
 
@@ -22,12 +23,12 @@ class Published:
 
     Attributes:
         issuer: `iss` of its artifacts.
-        jwks: its artifact keys, public.
+        jwks: gives its artifact keys, public, with those of whoever shares its store.
         vkey: what its checkpoints are checked with (C2SP signed-note).
     """
 
     issuer: str
-    jwks: Mapping[str, Any]
+    jwks: Callable[[], Mapping[str, Any]]
     vkey: str
 
 
@@ -64,13 +65,21 @@ def health(house: House) -> tuple[bool, dict[str, Any]]:
 
 
 def proof(house: House, published: Published) -> dict[str, Any]:
-    """The latest checkpoint, the policy's digest, the key set, and counts since the start."""
+    """The latest checkpoint, the policy's digest, the key set, and counts since the start.
+
+    Raises:
+        Turned: the store cannot be asked.
+    """
     ref = house.generation.policy.ref
+    try:
+        checkpoint = house.log.store.checkpoint()
+    except Refused:
+        raise unavailable() from None
     return {
         "issuer": published.issuer,
         "vkey": published.vkey,
-        "checkpoint": house.log.store.checkpoint(),
-        "jwks": published.jwks,
+        "checkpoint": checkpoint,
+        "jwks": published.jwks(),
         "policy": {
             "id": ref.id,
             "version": ref.version,

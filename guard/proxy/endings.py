@@ -101,7 +101,7 @@ class Flight:
         self.barred = reason
         self.tell = self.on_progress = self.on_note = self.on_away = None
         self.end(Unknown(reason))
-        if self.parked is not None:
+        if self.parked is not None and self.parked is not asyncio.current_task():
             self.parked.cancel()
         if self.on_bar is not None:
             self.on_bar()

@@ -21,7 +21,7 @@ from guard.proxy import documents, eras, wire
 from guard.proxy.documents import Published
 from guard.proxy.exchange import JSON, Exchange
 from guard.proxy.house import House
-from guard.proxy.refusals import Refusals, Turned
+from guard.proxy.refusals import Refusals, Turned, unavailable
 from guard.proxy.replies import error_code
 from guard.proxy.resumption import PRIMING, Stream
 from guard.proxy.server import LISTEN, Handler, Session
@@ -178,16 +178,9 @@ class Front:
             return Caller(identify, known())
         except Refused as refusal:
             if refusal.reason is Reason.STORE_UNAVAILABLE:
-                raise self._unknown() from None
+                raise unavailable() from None
             wait = self.refusals.refuse(refusal.reason, exchange.client, time.monotonic())
             raise _challenge(refusal.reason, given=given is not None, wait=wait) from None
-
-    def _unknown(self) -> Turned:
-        """Nobody can be asked who it is: no attempt of the client's, and worth another one."""
-        self.house.refusals[Reason.STORE_UNAVAILABLE] += 1
-        data = {"reason": Reason.STORE_UNAVAILABLE, "retryable": True}
-        text, headers = "the store cannot be asked now", [("retry-after", "1")]
-        return Turned(503, text, code=wire.INTERNAL_ERROR, data=data, headers=headers)
 
     def _held(self, fields: Mapping[str, str], caller: Caller) -> Held:
         if SESSION not in fields:
@@ -343,7 +336,7 @@ class Front:
     def _show(self, exchange: Exchange) -> None:
         if exchange.method not in {"GET", "HEAD"}:
             raise Turned(405, "this is read with GET", headers=[("allow", "GET, HEAD")])
-        status, value = 200, dict(self._published.jwks)
+        status, value = 200, dict(self._published.jwks())
         if exchange.path == "/health":
             ready, value = documents.health(self.house)
             status = 200 if ready else 503

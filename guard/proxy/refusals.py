@@ -13,6 +13,7 @@ from ipaddress import IPv6Address, ip_address
 from math import ceil
 from typing import Any, Final
 
+from guard.core.errors import Reason
 from guard.proxy import wire
 
 MAX_ADDRESSES: Final = 4096
@@ -109,3 +110,10 @@ def _site(address: str) -> str:
     if isinstance(found, IPv6Address) and found.ipv4_mapped is None:
         return str(int(found) >> (128 - _SITE_BITS))
     return str(found)
+
+
+def unavailable() -> Turned:
+    """Nobody can be asked who it is: no attempt of the client's, and worth another one."""
+    data = {"reason": Reason.STORE_UNAVAILABLE, "retryable": True}
+    text, headers = "the store cannot be asked now", [("retry-after", "1")]
+    return Turned(503, text, code=wire.INTERNAL_ERROR, data=data, headers=headers)

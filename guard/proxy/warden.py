@@ -33,7 +33,7 @@ LOOK_SECONDS: Final = 0.25
 GRACE_SECONDS: Final = 0.5
 """How long a newer policy may stand in the store before this Guard has it too: a reload reaches all workers
 within that time, and nothing is closed that the new policy permits."""
-BLIND_SECONDS: Final = 2.0
+BLIND_SECONDS: Final = 1.0
 """How long the store may not answer before everything is closed."""
 NOBODY: Final = frozenset({Reason.NO_CREDENTIAL, Reason.INVALID_KEY, Reason.EXPIRED_KEY, Reason.REVOKED_KEY})
 """Why a credential is none: for good."""
@@ -112,6 +112,7 @@ class Warden:
         """Look after it from now on. It was authorized a moment ago."""
         self._new.add(ward)
         if self._timer is None:
+            self._generation = self._house.generation
             self._later()
 
     def leave(self, ward: Ward) -> None:
@@ -125,6 +126,8 @@ class Warden:
         Raises:
             Refused: it may not; the reason says why.
         """
+        if self._blind is not None:
+            self.moved()  # perhaps it says again what stands
         if self._blind is not None:
             raise Refused(Reason.STORE_UNAVAILABLE, "the store cannot be asked")
         if (reason := self._objection(asking.identify(), asking.home)) is not None:
@@ -163,7 +166,7 @@ class Warden:
         if self._new or self._known or any(one.links for one in self._house.generation.servers.values()):
             self._later()
         else:
-            self._timer, self._seen, self._due = None, {}, inf
+            self._timer, self._blind, self._seen, self._due = None, None, {}, inf
 
     def _has_moved(self) -> bool:
         """Whether anything has, since the last time that all was well; or an end has come."""
@@ -196,7 +199,10 @@ class Warden:
 
     def _authorize(self, ward: Ward) -> None:
         """Authorize one ward again, and all that is under way in it."""
-        principal, reason = self._judged(ward)
+        self._settle(ward, *self._judged(ward))
+
+    def _settle(self, ward: Ward, principal: Principal | None, reason: Reason | None) -> None:
+        """Let it go on, or end it."""
         if reason is None and principal is not None:
             if ward.barred is not None:
                 _surely(ward.free)
@@ -206,11 +212,16 @@ class Warden:
             _surely(lambda: ward.bar(reason))
 
     def _meet(self) -> None:
-        """Take in who came since the last look. What it asked for was authorized as things stand."""
+        """Take in who came since the last look.
+
+        Where the versions were known by then, and have not moved, what they began was authorized as things
+        stand: a list that a contained caller asks for is answered.
+        """
+        known = {*self._seen}
         for ward in [*self._new]:
-            _, reason = self._judged(ward)
-            if reason in NOBODY:
-                _surely(lambda ward=ward, reason=reason: ward.bar(reason))  # type: ignore[misc]
+            principal, reason = self._judged(ward)
+            if principal is None or principal.tenant not in known:
+                self._settle(ward, principal, reason)
             else:
                 ward.barred = reason
             if ward in self._new:

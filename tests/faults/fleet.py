@@ -101,6 +101,8 @@ class Fleet:
 
     def settle(self, what: str) -> None:
         """All replicas have ended: everything must hold. The figures are kept under this name."""
+        for replica in self.replicas:
+            assert "Traceback" not in replica.heard(), replica.heard()[:4000]
         self.verdict.settle(*self.loads)
         self.verdict.write(f"{what}-{self.site.kind}")
 

@@ -17,7 +17,7 @@ PAUSE: Final = 0.02
 """Seconds before a conversation that got no answer, or a no, calls again."""
 AWAY: Final = "store-unavailable"
 TIMEOUT: Final = 30.0
-PATIENCE: Final = 60.0
+PATIENCE: Final = 120.0
 HOST: Final = {"Host": "127.0.0.1"}
 """A replica answers to its own address; that of the round-robin in front of it has another port."""
 
@@ -86,6 +86,11 @@ class Load:
         """Wait until so many further calls were denied for this reason."""
         wanted = self.denied[reason] + more
         await self._until(lambda: self.denied[reason] >= wanted)
+
+    async def refusals(self, more: int) -> None:
+        """Wait until so many further calls were denied, for whatever reason."""
+        wanted = len(self.refused) + more
+        await self._until(lambda: len(self.refused) >= wanted)
 
     async def turned_away(self, more: int) -> None:
         """Wait until so many further calls were refused because the store cannot be reached."""

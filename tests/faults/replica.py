@@ -16,7 +16,7 @@ from typing import Any, Final
 from tests.faults.ways import Way
 
 GUARD: Final = Path(sys.executable).parent / "guard"
-PATIENCE: Final = 40.0
+PATIENCE: Final = 60.0
 
 
 class Replica:

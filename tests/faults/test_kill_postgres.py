@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from pathlib import Path
 
@@ -11,15 +12,15 @@ from tests.faults.fleet import TURNS, Fleet
 from tests.faults.verdict import EVERYTHING
 from tests.postgres import Databases, Server
 
-CALLERS = 400 if EVERYTHING else 40
-KILLS = 200 if EVERYTHING else 4
+CALLERS = 400 if EVERYTHING else 20
+KILLS = 200 if EVERYTHING else 3
 ROOM = 512
 
 
 async def test_postgresql_is_killed(tmp_path: Path, own_postgres: Server) -> None:
     """Every process of it at once, again and again: what was granted stands, and nobody restarts a Guard."""
     database = Databases(own_postgres.url).make()
-    fleet = Fleet(tmp_path / "fleet", database=database, callers=CALLERS)
+    fleet = Fleet(tmp_path / "fleet", database=database, replicas=2, callers=CALLERS)
     moments = random.Random(KILLS)  # noqa: S311 - moments of a test
     async with fleet.running(), fleet.load(16, think=0.05, turns=TURNS).running() as load:
         for _ in range(KILLS):
@@ -41,8 +42,8 @@ async def test_postgresql_on_a_full_disk(tmp_path: Path) -> None:
         server = Server(disk / "postgres")
         try:
             server.start()
-            fleet = Fleet(tmp_path / "fleet", database=Databases(server.url).make())
-            async with fleet.running(), fleet.load(16).running() as load:
+            fleet = Fleet(tmp_path / "fleet", replicas=2, database=Databases(server.url).make())
+            async with fleet.running(), fleet.load(16, think=0.05).running() as load:
                 await load.answered(20)
                 (disk / "ballast").write_bytes(bytes(disk_free(disk) - (2 << 20)))
                 await load.turned_away(100)
@@ -59,7 +60,5 @@ async def test_postgresql_on_a_full_disk(tmp_path: Path) -> None:
 
 def disk_free(folder: Path) -> int:
     """Bytes."""
-    import os
-
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize

@@ -10,9 +10,9 @@ from pathlib import Path
 from tests.faults.fleet import TURNS, Fleet
 from tests.faults.verdict import EVERYTHING
 
-CALLERS = 400 if EVERYTHING else 40
-KILLS = 200 if EVERYTHING else 10
-PAUSES = 50 if EVERYTHING else 5
+CALLERS = 400 if EVERYTHING else 20
+KILLS = 200 if EVERYTHING else 6
+PAUSES = 50 if EVERYTHING else 3
 
 
 async def test_replicas_are_killed(tmp_path: Path, store: str | None) -> None:
@@ -39,7 +39,7 @@ async def test_replicas_are_killed(tmp_path: Path, store: str | None) -> None:
 
 async def test_a_replica_that_was_stopped_goes_on_from_what_stands(tmp_path: Path, store: str | None) -> None:
     """A process that sleeps through what the others wrote builds on none of what it remembers."""
-    fleet = Fleet(tmp_path / "fleet", database=store, callers=CALLERS)
+    fleet = Fleet(tmp_path / "fleet", database=store, replicas=2, callers=CALLERS)
     moments = random.Random(PAUSES)  # noqa: S311 - moments of a test
     async with fleet.running(), fleet.load(16, think=0.02, turns=TURNS).running() as load:
         for _ in range(PAUSES):

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from tests.faults.fleet import Fleet
 from tests.faults.replica import GUARD
+from tests.faults.verdict import EVERYTHING
 
 CONVERSATIONS = 64
-CALLS = 300
+CALLS = 1000 if EVERYTHING else 100
 
 
 async def test_sixty_four_conversations_while_a_replica_and_the_sequencer_die(

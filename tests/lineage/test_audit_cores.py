@@ -121,15 +121,15 @@ def test_a_record_in_which_everything_is_wrong_takes_no_more_memory(
 
 
 def test_memory_does_not_grow_with_the_entries(tmp_path: Path) -> None:
-    """More than twice as many entries of as many conversations: the same memory."""
+    """Twice as many entries of as many conversations: the same memory."""
     peaks = []
-    for ranges in (5, 12):
+    for ranges in (4, 8):
         path = fill(tmp_path / f"{ranges}.db", ranges * RANGE)
         tracemalloc.start()
         assert on(path, 1).entries == ranges * RANGE
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.2 * peaks[0], peaks
+    assert peaks[1] < 1.25 * peaks[0], peaks
 
 
 def test_progress_is_told_range_by_range(copy: Path) -> None:

@@ -119,35 +119,41 @@ def _with_one_that_waits(address: Address) -> None:
         store._committed = False  # it stays in the inbox
 
 
-@pytest.mark.parametrize("statement", CHANGES)
-@pytest.mark.parametrize("session", ["SELECT 1", "SET session_replication_role = replica"])
-def test_not_even_the_owner_changes_what_stands(address: Address, statement: str, session: str) -> None:
+def test_not_even_the_owner_changes_what_stands(address: Address) -> None:
     """UPDATE, DELETE and TRUNCATE of the record's rows fail for everybody, and change nothing."""
     _with_one_that_waits(address)
     before = dump(address)
-    with closing(address.connect(patience=20)) as db:
-        db.execute(session.encode())
-        with pytest.raises(psycopg.errors.IntegrityConstraintViolation):
-            db.execute(statement.encode())
+    for session in ("origin", "replica"):  # as a replica the ordinary triggers are silent
+        with closing(address.connect(patience=20)) as db:
+            db.execute(f"SET session_replication_role = {session}".encode())
+            for statement in CHANGES:
+                with pytest.raises(psycopg.errors.IntegrityConstraintViolation):
+                    db.execute(statement.encode())
     assert dump(address) == before
 
 
-@pytest.mark.parametrize("statement", CHANGES)
-def test_guards_own_role_may_not_even_try(address: Address, role: str, statement: str) -> None:
+def test_guards_own_role_may_not_even_try(address: Address, role: str) -> None:
     """The role that Guard works as has no right to change the record's rows, or to switch the traps off."""
     _with_one_that_waits(address)
     schema.upgrade(address, role)
+    before = dump(address)
     own = Address(with_parts(address.url, user=role))
     with closing(own.connect(patience=20)) as db:
-        with pytest.raises(
-            (psycopg.errors.InsufficientPrivilege, psycopg.errors.IntegrityConstraintViolation)
-        ):
-            db.execute(statement.encode())
-        for table_ in (*APPENDED, "inbox"):
+        for statement in CHANGES:
+            is_trapped = statement == "DELETE FROM inbox"  # its rows go once they have their place
+            kind = (
+                psycopg.errors.IntegrityConstraintViolation
+                if is_trapped
+                else psycopg.errors.InsufficientPrivilege
+            )
+            with pytest.raises(kind):
+                db.execute(statement.encode())
+        for table in (*APPENDED, "inbox"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                db.execute(f"ALTER TABLE {table_} DISABLE TRIGGER ALL".encode())
+                db.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL".encode())
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             db.execute("SET session_replication_role = replica")
+    assert dump(address) == before
 
 
 def test_guards_own_role_can_do_all_that_guard_does(address: Address, role: str) -> None:
@@ -369,29 +375,31 @@ def test_a_connection_that_is_lost_around_the_commit(
 
 def test_sessions_that_are_killed_all_the_time_lose_and_double_nothing(address: Address) -> None:
     """Every answer that was given stands once, whatever the server did to the sessions meanwhile."""
+    stop, killed, calls = threading.Event(), [0], [0]
+
+    def killer() -> None:
+        while not stop.is_set():
+            time.sleep(CHANCE.uniform(0.001, 0.02))
+            killed.append(kill(address))
+
+    def work() -> None:
+        end = time.monotonic() + 60
+        try:
+            while (calls[0] < 60 or sum(killed) < 10) and time.monotonic() < end:
+                call, where = f"g{calls[0]}", place(f"c{calls[0] % 5}")
+                recorded(store, granted(call, where=where))
+                recorded(store, ended(call, where=where))
+                calls[0] += 1
+        finally:
+            stop.set()
+
     with closing(open_store(address)) as store:
-        stop = threading.Event()
-        killed = []
-
-        def killer() -> None:
-            while not stop.is_set():
-                time.sleep(CHANCE.uniform(0.001, 0.02))
-                killed.append(kill(address))
-
-        def work() -> list[str]:
-            try:
-                for n in range(120):
-                    recorded(store, granted(f"g{n}", where=place(f"c{n % 5}")))
-                    recorded(store, ended(f"g{n}", where=place(f"c{n % 5}")))
-            finally:
-                stop.set()
-            return []
-
         _at_once(killer, work)
-    assert sum(killed) > 10, "hardly anything was killed: nothing was tested"
+    assert sum(killed) >= 10, "hardly anything was killed: nothing was tested"
     report = checked(address)
     assert report.findings == []
-    assert (report.granted, report.ended, report.entries, report.open) == (120, 120, 240, [])
+    assert (report.granted, report.ended, report.open) == (calls[0], calls[0], [])
+    assert report.entries == 2 * calls[0]
 
 
 def test_a_frozen_writer_keeps_nobody_waiting_for_long(address: Address) -> None:

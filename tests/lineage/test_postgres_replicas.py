@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -11,20 +12,27 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import pytest
 
+from guard.config import stores
+from guard.config.home import open_home
 from guard.config.wiring import begin
 from guard.core.errors import GuardError, Reason, Refused
+from guard.core.keys import KeySet
 from guard.core.model import Conversation
-from guard.lineage.abandoned import close_abandoned
+from guard.lineage import log
+from guard.lineage.abandoned import Tending, close_abandoned
 from guard.lineage.entry import Kind, parse
+from guard.lineage.log import Log
 from guard.lineage.postgres import schema
 from guard.lineage.postgres.address import Address
-from guard.lineage.postgres.reading import Reader
 from guard.lineage.postgres.store import PostgresStore
 from guard.lineage.store import CONTAINMENT, Away, Conflict, Contain, Recorded, RevokeKey, SaveKey
 from tests.lineage.lineages import (
+    KEY,
+    OTHER_KEY,
     TENANT,
     checked,
     ended,
@@ -166,6 +174,45 @@ def test_an_instance_that_no_lease_names_stops_the_start(store: PostgresStore, n
         close_abandoned(store, store.lease())
 
 
+async def test_who_lives_closes_what_the_dead_left_open(
+    address: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica that runs ends the grants of one that died; nobody has to start anything."""
+    monkeypatch.setattr(log, "TEND_SECONDS", 0.05)
+    with closing(open_store(address)) as store, closing(open_store(address)) as dead:
+        own, writer = begin(store, open_home(tmp_path / "home"))
+        theirs = dead.lease()
+        recorded(dead, granted("a", instance=theirs.instance))
+        assert await _committed(writer, "b", own.instance)
+        kill(address, f"guard {theirs.instance}")
+        dead._writer._address = Address("postgresql://nobody@/nowhere?host=/nowhere")  # it does not come back
+        end = time.monotonic() + SECONDS
+        while [call for call, *_ in store.open_grants()] != ["b"]:
+            assert time.monotonic() < end
+            await asyncio.sleep(0.02)
+        await writer.close()
+        own.release()
+        dead._committed = False
+    kinds = {leaf.call: leaf.kind for leaf in map(parse, leaves(address))}
+    assert kinds == {"a": Kind.UNKNOWN, "b": Kind.GRANTED}
+
+
+def test_who_lost_its_session_for_a_moment_is_not_dead(address: Address) -> None:
+    """After the database was started again every session is gone: nobody's calls are closed for that."""
+    with closing(open_store(address)) as one, closing(open_store(address)) as other:
+        leases = (one.lease(), other.lease())
+        tending = [Tending(store, lease) for store, lease in zip((one, other), leases, strict=True)]
+        recorded(one, granted("a", instance=leases[0].instance))
+        recorded(other, granted("b", instance=leases[1].instance))
+        for _ in range(3):
+            assert kill(address, "guard %") >= 2
+            for tend in tending * 2:  # the first of them finds the other without a session
+                tend()
+        recorded(one, ended("a"))
+        recorded(other, ended("b"))
+    assert checked(address).findings == []
+
+
 # -- what is remembered ------------------------------------------------------------------------------
 
 
@@ -216,8 +263,6 @@ def test_what_is_not_confirmed_is_not_told(own: Address, own_postgres: Server) -
 
 
 def _signal(server: Server, signum: signal.Signals) -> None:
-    import os
-
     assert server.process is not None
     for pid in (server.process.pid, *server.children()):
         os.kill(pid, signum)
@@ -238,13 +283,11 @@ def test_a_database_that_is_silent_is_asked_once_in_a_while(own: Address, own_po
         _signal(own_postgres, signal.SIGSTOP)
         try:
             asked = 0
-            real = Reader._connection
             began = time.monotonic()
             while time.monotonic() - began < 1.5:
                 assert _raises_away(lambda: store.used(TENANT, [("c", 0)]))
                 asked += 1
             assert asked > 1000, "each waited for itself"
-            assert real is Reader._connection
         finally:
             _signal(own_postgres, signal.SIGCONT)
         until(lambda: not _raises_away(lambda: store.used(TENANT, [("c", 0)])))
@@ -293,12 +336,53 @@ def test_a_database_that_is_away_accepts_no_artifact(own: Address, own_postgres:
         own_postgres.start()
 
 
+# -- keys --------------------------------------------------------------------------------------------
+
+
+def _kids(found: dict[str, list[dict[str, str]]]) -> set[str]:
+    return {jwk["kid"] for jwk in found["keys"]}
+
+
+def test_every_replica_publishes_the_keys_of_all(address: Address, store: PostgresStore) -> None:
+    """Whoever checks an artifact may ask any replica, whichever signed it; while one changes its key too."""
+    one, other = KEY.public, OTHER_KEY.public
+    secret = b"s" * 32
+    store.keys(secret).say(one.jwk())
+    store.keys(secret).say(other.jwk())
+    for own in (one, other):
+        published = stores.public_keys(store, KeySet([own]), secret)
+        assert _kids(published()) == {one.kid, other.kid}
+        assert len(KeySet.from_jwks(published())) == 2
+    with closing(address.connect(patience=20)) as db:
+        db.execute("UPDATE artifact_keys SET until = 0 WHERE kid = %s", (one.kid,))
+    assert _kids(stores.public_keys(store, KeySet([other]), secret)()) == {other.kid}
+
+
+def test_who_writes_to_the_database_cannot_add_a_key(address: Address, store: PostgresStore) -> None:
+    """A key counts only with a MAC under what every home has and the database has not."""
+    store.keys(b"somebody else's secret").say(OTHER_KEY.public.jwk())
+    assert _kids(stores.public_keys(store, KeySet([KEY.public]), b"s" * 32)()) == {KEY.public.kid}
+    store.keys(b"s" * 32).say(OTHER_KEY.public.jwk())
+    with closing(address.connect(patience=20)) as db:
+        db.execute("UPDATE artifact_keys SET jwk = replace(jwk, 'sig', 'gis')")
+    assert _kids(stores.public_keys(store, KeySet([KEY.public]), b"s" * 32)()) == {KEY.public.kid}
+
+
+def test_a_database_that_is_away_hides_no_own_key(own: Address, own_postgres: Server) -> None:
+    """What this replica signs can be checked in any case."""
+    with closing(open_store(own)) as store:
+        published = stores.public_keys(store, KeySet([KEY.public]), b"s" * 32)
+        own_postgres.stop()
+        assert _kids(published()) == {KEY.public.kid}
+        own_postgres.start()
+
+
 # -- coming back -------------------------------------------------------------------------------------
 
 
-async def _committed(log: object, call: str, instance: str) -> bool:
+async def _committed(writer: Log, call: str, instance: str) -> bool:
     try:
-        outcome = await log.commit(granted(call, instance=instance))  # type: ignore[attr-defined]
+        outcome = await writer.commit(granted(call, instance=instance))
     except Refused as refused:
         if refused.reason is not Reason.STORE_UNAVAILABLE:
             raise
@@ -307,28 +391,28 @@ async def _committed(log: object, call: str, instance: str) -> bool:
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-async def test_a_replica_comes_back_by_itself(own: Address, own_postgres: Server, how: str) -> None:
+async def test_a_replica_comes_back_by_itself(
+    own: Address, own_postgres: Server, tmp_path: Path, how: str
+) -> None:
     """While the database is away every commit is refused; then it goes on, and what was open is `unknown`."""
     with closing(open_store(own)) as store:
-        lease, log = begin(store, None)  # type: ignore[arg-type] - a shared store needs no folder
-        log._mend, patience = log._mend, store._writer.patience
-        assert patience > 0
-        assert await _committed(log, "before", lease.instance)
+        lease, writer = begin(store, open_home(tmp_path / "home"))
+        assert await _committed(writer, "before", lease.instance)
         await asyncio.to_thread(getattr(own_postgres, how))
         real = store.patience
         store.patience = lambda _: real(0.2)  # type: ignore[method-assign] - the test waits less
-        assert not await _committed(log, "while", lease.instance)
-        assert not await _committed(log, "while it is known", lease.instance)
-        assert log.failure is not None
+        assert not await _committed(writer, "while", lease.instance)
+        assert not await _committed(writer, "while it is known", lease.instance)
+        assert writer.failure is not None
         await asyncio.to_thread(own_postgres.start)
         end = time.monotonic() + SECONDS
-        while not await _committed(log, f"after-{time.monotonic_ns()}", lease.instance):
+        while not await _committed(writer, f"after-{time.monotonic_ns()}", lease.instance):
             assert time.monotonic() < end
             await asyncio.sleep(0.05)
-        assert log.failure is None
-        (outcome,) = [await log.commit(ended("before"))]
+        assert writer.failure is None
+        (outcome,) = [await writer.commit(ended("before"))]
         assert isinstance(outcome, Conflict), "it was closed when the replica came back"
-        await log.close()
+        await writer.close()
         lease.release()
     kinds = {leaf.call: leaf.kind for leaf in map(parse, leaves(own))}
     assert kinds["before"] is Kind.UNKNOWN
@@ -337,20 +421,18 @@ async def test_a_replica_comes_back_by_itself(own: Address, own_postgres: Server
     assert len(report.open) == 1
 
 
-async def test_the_embedded_store_does_not_come_back_by_itself(tmp_path: object) -> None:
+async def test_the_embedded_store_does_not_come_back_by_itself(tmp_path: Path) -> None:
     """A file whose commit failed stays failed until the next start, whatever it says afterwards."""
-    with closing(open_store(tmp_path / "db")) as store:  # type: ignore[operator]
-        from guard.lineage.log import Log
-
-        log = Log(store)
+    with closing(open_store(tmp_path / "db")) as store:
+        writer = Log(store)
         real, store.apply = store.apply, _away
         with pytest.raises(Refused):
-            await log.commit(granted("a", where=place()))
+            await writer.commit(granted("a", where=place()))
         store.apply = real
         await asyncio.sleep(0.1)
         with pytest.raises(Refused):
-            await log.commit(granted("b"))
-        await log.close()
+            await writer.commit(granted("b"))
+        await writer.close()
 
 
 def _away(*_: object) -> list[object]:

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -23,10 +24,11 @@ from guard.lineage.entry import Kind, parse
 from guard.lineage.log import entry
 from guard.lineage.postgres import schema
 from guard.lineage.postgres.connection import Address
+from guard.lineage.postgres.floor import Floor
 from guard.lineage.postgres.sequencer import LOCK, Deposed, Sequencer
 from guard.lineage.postgres.source import PostgresSource
 from tests.lineage.lineages import INSTANCE, KEY, NOW, ORIGIN, OTHER_KEY, VKEY
-from tests.postgres import Server
+from tests.postgres import Server, with_parts
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60
@@ -207,6 +209,92 @@ def test_a_conversation_is_ordered_though_its_tickets_come_late(
         until(settled(db, 2))
     assert [parse(row[3]).call for row in log_of(db)] == ["quick", "slow"]
     assert checked(address).findings == []
+
+
+def test_no_look_passes_over_a_ticket_that_may_still_come(
+    address: Address, db: psycopg.Connection[Any]
+) -> None:
+    """The inbox is read from a floor on; a commit that is slow holds the floor down, and is not lost."""
+    one = candidate(address)
+    with (
+        closing(one._connected()) as session,
+        closing(address.connect(patience=30, manual=True)) as slow,
+    ):
+        assert one._is_elected(session)
+        one._take_office(session)
+        one._floor = Floor(seconds=0)
+        calls(db, 0, 3)
+        for _ in range(4):
+            one.step(session)
+        high = db.execute("SELECT max(ticket) FROM guard.entries").fetchone()
+        assert (one._floor.at,) == high
+        made = entry(Kind.GRANTED, "slow", {"note": "x"})
+        slow.execute("INSERT INTO guard.open_grants VALUES ('default', 'slow', 'talk-0', %s)", (INSTANCE,))
+        row = slow.execute(
+            "INSERT INTO guard.inbox (conversation, at, kind, call, digests, disclosures)"
+            " VALUES ('talk-0', %s, 'granted', 'slow', %s, %s) RETURNING ticket",
+            (NOW, list(made.digests), orjson.dumps(made.disclosures)),
+        ).fetchone()
+        assert row is not None
+        for n in range(3, 9):
+            calls(db, n, 1)
+            for _ in range(4):
+                one.step(session)
+            assert one._floor.at < row[0]
+        slow.commit()
+        put(db, "talk-0", Kind.RETURNED, "slow")
+        for _ in range(6):
+            one.step(session)
+        assert one._floor.at > row[0]
+    assert settled(db, 20)()
+    assert checked(address).findings == []
+
+
+def test_many_replicas_keep_the_order_of_each_call(address: Address, db: psycopg.Connection[Any]) -> None:
+    """Eight that commit at once into the same conversations: each grant stands before its ending."""
+
+    def replica(number: int) -> None:
+        with closing(address.connect(patience=30)) as own:
+            calls(own, 100 * number, 25)
+
+    with running(candidate(address)):
+        threads = [threading.Thread(target=replica, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        until(settled(db, 400))
+    report = checked(address)
+    assert (report.findings, report.granted, report.ended) == ([], 200, 200)
+    placed: dict[str, list[Kind]] = {}
+    for row in log_of(db):
+        found = parse(row[3])
+        placed.setdefault(found.call, []).append(found.kind)
+    assert set(map(tuple, placed.values())) == {(Kind.GRANTED, Kind.RETURNED)}
+
+
+def test_the_role_that_guard_works_as_suffices(address: Address, db: psycopg.Connection[Any]) -> None:
+    """Whoever may not change an entry may still move, sign and audit."""
+    role = f"works_{os.urandom(4).hex()}"
+    db.execute(f"CREATE ROLE {role} LOGIN")
+    try:
+        schema.upgrade(address, role)
+        working = Address(with_parts(address.url, user=role))
+        calls(db, 0, 5)
+        with running(candidate(working)):
+            until(settled(db, 10))
+        assert checked(working).findings == []
+        with closing(working.connect(patience=30)) as own:
+            for statement in (
+                "UPDATE guard.entries SET seq = 9",
+                "DELETE FROM guard.entries",
+                "DELETE FROM guard.nodes",
+                "UPDATE guard.payloads SET disclosures = ''",
+            ):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    own.execute(statement)
+    finally:
+        db.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 # -- who is in office ------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from guard.config.home import close_abandoned
 from guard.identity.api_keys import ApiKeyRecord
-from guard.lineage.audit import audit, readable
+from guard.lineage.audit import Report, audit, readable
 from guard.lineage.entry import ENDINGS, Kind
 from guard.lineage.lease import Lease
 from guard.lineage.sqlite import SqliteStore
@@ -329,9 +329,12 @@ class Stores(RuleBasedStateMachine):
             keys = {key.key_id: (key.tenant, key.revoked_at is not None) for key in store.api_keys()}
             assert keys == self.model.keys
 
+    def _audited(self) -> Report:
+        return audit(self.folder / "db", [VKEY])
+
     def _settled(self) -> None:
         """The file is sound, and says what the model says."""
-        report = audit(self.folder / "db", [VKEY])
+        report = self._audited()
         assert report.findings == []
         assert report.entries == report.size == len(self.model.entries)
         given = {

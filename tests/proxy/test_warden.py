@@ -8,9 +8,9 @@ from pathlib import Path
 
 from guard.lineage.entry import Kind
 from guard.proxy import warden
-from tests.proxy.features import ERAS, OVERS
+from tests.proxy.features import ERAS
 from tests.proxy.scene import LEGACY, MODERN
-from tests.proxy.wards import ANYWHERE, CAUSES, NOBODY, ONE, UPDATED, about, listening, told, two
+from tests.proxy.wards import ANYWHERE, BY, CAUSES, NOBODY, ONE, UPDATED, about, listening, told, two
 
 
 def test_what_was_revoked_is_closed_within_a_second() -> None:
@@ -44,12 +44,11 @@ async def test_a_call_under_way_ends_as_unknown(tmp_path: Path, version: str, ca
     assert sorted(at.estate.endings()) == [["granted", "returned"], ["granted", "unknown"]]
 
 
-@ANYWHERE
-@OVERS
-async def test_a_sessions_stream_ends(tmp_path: Path, over: str, cause: str) -> None:
+@BY
+async def test_a_sessions_stream_ends(tmp_path: Path, cause: str) -> None:
     """2025-11-25: with the last chunk. Who is nobody has no session either, and nobody gets another one."""
     act, reason = CAUSES[cause]
-    async with two(tmp_path, LEGACY, cause, over) as at:
+    async with two(tmp_path, LEGACY, cause) as at:
         assert at.estate.serving is not None
         sessions = at.estate.serving.front.sessions
         await at.ended.ask("tools/list")
@@ -63,12 +62,11 @@ async def test_a_sessions_stream_ends(tmp_path: Path, over: str, cause: str) -> 
         assert not at.honest.ended.is_set()
 
 
-@ANYWHERE
-@OVERS
-async def test_a_subscription_ends(tmp_path: Path, over: str, cause: str) -> None:
+@BY
+async def test_a_subscription_ends(tmp_path: Path, cause: str) -> None:
     """2026-07-28: it is answered with the reason, and called off at the server; another one's goes on."""
     act, reason = CAUSES[cause]
-    async with two(tmp_path, MODERN, cause, over) as at:
+    async with two(tmp_path, MODERN, cause, "http") as at:
         end = await listening(at.ended, resourceSubscriptions=[ONE], toolsListChanged=True)
         await listening(at.honest, resourceSubscriptions=[ONE])
         await act(at)

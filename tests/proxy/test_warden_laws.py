@@ -16,10 +16,10 @@ from guard.proxy.callbacks import Callbacks
 from guard.proxy.endings import Flight, Unknown
 from guard.proxy.resumption import Streams
 from guard.proxy.wishes import SUBSCRIBE, Wishes
-from tests.proxy.features import ERAS, until
+from tests.proxy.features import ERAS, Estates, servers, until
 from tests.proxy.scene import LEGACY, MODERN
 from tests.proxy.test_resumption import Clock, asked, begun
-from tests.proxy.wards import ONE, UPDATED, about, contain, listening, subscribed, told, two
+from tests.proxy.wards import ONE, UPDATED, about, contain, listening, someone, subscribed, told, tool, two
 
 ACTS = ("progress", "note", "tell", "away", "life", "lost", "resume", "old")
 
@@ -167,3 +167,21 @@ async def test_one_that_breaks_keeps_no_other_open(tmp_path: Path, monkeypatch: 
         contain(at.estate, "all", "")
         done, _ = await asyncio.wait(ends, timeout=20, return_when=asyncio.FIRST_COMPLETED)
         assert [told(end.result()) for end in done] == [(4403, "principal-contained")]
+
+
+@pytest.mark.parametrize(("kind", "target"), [("principal", someone()), ("tool", tool("do"))])
+async def test_what_moved_before_the_first_look_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, target: str
+) -> None:
+    """Nobody had asked for the versions when the call was granted: it is judged all the same."""
+    monkeypatch.setattr(warden, "LOOK_SECONDS", 3600.0)
+    estate = Estates(tmp_path / "estate", *servers(MODERN, "stdio", shared=True))  # nobody's link
+    async with estate.speaking(MODERN, "http") as party:
+        acts = [{"appears": str(tmp_path / "go")}]
+        _, call = party.start("tools/call", {"name": "do", "arguments": {"acts": acts}})
+        await until(lambda: estate.received(method="tools/call"))
+        contain(estate, kind, target)
+        assert estate.serving is not None
+        estate.serving.house.warden._look()
+        assert about(await asyncio.wait_for(call, 20))["reason"] == f"{kind}-contained"
+        (tmp_path / "go").touch()

@@ -72,13 +72,10 @@ async def test_a_server_stays_with_another_key_of_its_principal(tmp_path: Path) 
 
 
 @BY
-@OVERS
-async def test_a_resource_that_was_subscribed_to_tells_nothing_more(
-    tmp_path: Path, over: str, cause: str
-) -> None:
+async def test_a_resource_that_was_subscribed_to_tells_nothing_more(tmp_path: Path, cause: str) -> None:
     """2025-11-25: the server is let go of; whatever still comes is told to the honest one alone."""
     act, _ = CAUSES[cause]
-    async with two(tmp_path, LEGACY, cause, over) as at:
+    async with two(tmp_path, LEGACY, cause, "http") as at:
         for party in (at.ended, at.honest):
             await party.ask("logging/setLevel", {"level": "debug"})
             await subscribed(party)

@@ -71,6 +71,6 @@ def test_a_wrong_entry_is_no_success(
 
 def test_a_database_that_is_used_is_not_filled(scale: Any, database: str) -> None:
     """Figures of another log are none."""
-    scale.postgres(1000, database)
+    scale.postgres(300, database)
     with pytest.raises(SystemExit, match="has a lineage already"):
-        scale.postgres(1000, database)
+        scale.postgres(300, database)

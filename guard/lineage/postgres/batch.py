@@ -7,7 +7,7 @@ What is rare is written at once. An entry goes to the inbox; its place in the lo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -40,24 +40,24 @@ NOWHERE: Final = -1
 """The index of an entry that has no place in the log yet."""
 _CONVERSATION_BYTES: Final = 12
 
-_BEGUN: Final = (
-    "INSERT INTO conversations (id, tenant, issuer, subject, given, source, opened, key) SELECT *"
-    " FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[],"
-    " %b::bytea[])"
-)
 _INBOX: Final = (
     "INSERT INTO inbox (conversation, at, kind, call, digests, disclosures)"
     " SELECT conversation, at, kind, call, string_to_array(digests, ' '), disclosures"
     " FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[], %b::bytea[])"
     " WITH ORDINALITY AS one (conversation, at, kind, call, digests, disclosures, place) ORDER BY place"
 )
+_BEGUN: Final = (
+    "begun AS (INSERT INTO conversations (id, tenant, issuer, subject, given, source, opened, key)"
+    " SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],"
+    " %s::bigint[], %b::bytea[]))"
+)
 _CLOSED: Final = (
-    "DELETE FROM open_grants g USING unnest(%s::text[], %s::text[]) AS ended (tenant, call)"
-    " WHERE g.tenant = ended.tenant AND g.call = ended.call"
+    "closed AS (DELETE FROM open_grants g USING unnest(%s::text[], %s::text[]) AS ended (tenant, call)"
+    " WHERE g.tenant = ended.tenant AND g.call = ended.call)"
 )
 _OPENED: Final = (
-    "INSERT INTO open_grants (tenant, call, conversation, instance)"
-    " SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[])"
+    "opened AS (INSERT INTO open_grants (tenant, call, conversation, instance)"
+    " SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]))"
 )
 # The second of several replicas that say so at once has nothing to add, and does not wait for the first.
 _USED: Final = (
@@ -138,18 +138,35 @@ class Batch:
 
     def write(self) -> None:
         """Write what was gathered. To be called in a pipeline, before its COMMIT."""
+        closed = sorted(self._closed)
+        if not self._opened.keys().isdisjoint(closed):  # what one statement does has no order
+            self._execute(f"WITH {_CLOSED} SELECT 1", closed)
+            closed = []
+        parts = [
+            (sql, rows)
+            for sql, rows in (
+                (_BEGUN, sorted(self._begun, key=lambda row: row[-1])),
+                (_CLOSED, closed),
+                (_OPENED, sorted((*grant, *owed) for grant, owed in self._opened.items())),
+            )
+            if rows
+        ]
+        first = f"WITH {', '.join(sql for sql, _ in parts)} " if parts else ""
+        if self._inbox:
+            self._execute(f"{first}{_INBOX}", *(rows for _, rows in parts), self._inbox)
         for sql, rows in (
-            (_BEGUN, sorted(self._begun, key=lambda row: row[-1])),
-            (_INBOX, self._inbox),
-            (_CLOSED, sorted(self._closed)),
-            (_OPENED, sorted((*grant, *owed) for grant, owed in self._opened.items())),
             *self._counters.statements(self.last),
             (_USED, sorted(use for use in self.used.items() if use[1] > self._said.get(use[0], 0))),
         ):
             if rows:
-                self._db.execute(sql.encode(), [list(column) for column in zip(*rows, strict=True)])
+                self._execute(sql, rows)
         if self.moved:
             effects.tell(self._db, sorted(self.moved))
+
+    def _execute(self, sql: str, *tables: Sequence[tuple[Any, ...]]) -> None:
+        """One statement that takes the columns of these rows, table after table."""
+        columns = [list(column) for rows in tables for column in zip(*rows, strict=True)]
+        self._db.execute(sql.encode(), columns)
 
     # -- judging -------------------------------------------------------------------------------
 

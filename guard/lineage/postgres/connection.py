@@ -28,6 +28,13 @@ _SESSION: Final = (
     # Durable before dispatch, whatever the role's or the server's own default says.
     """SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit')
         WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)""",
+    # The server finds out as soon as this side does that the other end is gone: it holds locks for it.
+    "SET tcp_keepalives_idle = 5",
+    "SET tcp_keepalives_interval = 2",
+    "SET tcp_keepalives_count = 3",
+    "SET tcp_user_timeout = 10000",
+    "SET client_connection_check_interval = 2000",
+    "SET idle_session_timeout = 0",  # a session is a lease, or hears what moves
     # Statistics of tables that grow from nothing are never new enough: every look-up has its index.
     "SET enable_seqscan = off",
     "SET enable_hashjoin = off",

@@ -36,6 +36,18 @@ class SessionLease:
         """Owe endings under a new name from now on; the old one's are for whoever takes it over."""
         self._writer.lease()
 
+    def hold(self) -> None:
+        """See that the lease is held, and take it again where its session was lost. Raises Away."""
+        self._writer.hold()
+
+    def lives(self, instance: str) -> bool:
+        """Whether somebody holds this lease now. Raises Away."""
+        return self._writer.lives(instance)
+
+    def was_mine(self, instance: str) -> bool:
+        """Whether this process had the name, or has it."""
+        return self._writer.was_mine(instance)
+
     def release(self) -> None:
         """Let go, since nothing is owed any more."""
         self._writer.release()

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import orjson
+
 from guard.core.canonical import canonical
 from guard.lineage.batch import HOUSE, Key
 from guard.lineage.postgres.connection import Connection
@@ -27,25 +29,27 @@ from guard.lineage.store import (
 COMMON: Final = (OpenGrant, CloseGrant, Reserve, UseKey)
 """What every call does. Anything else moves something, or makes a row that must be the only one."""
 
+# One statement for the locks, and for what a lost connection will be asked about.
 _LOCKS: Final = (
-    "SELECT CASE WHEN alone THEN pg_advisory_xact_lock(key) ELSE pg_advisory_xact_lock_shared(key) END"
+    "WITH mine AS (INSERT INTO writers (writer, batch, since)"
+    " VALUES (%s, %s, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)"
+    " ON CONFLICT (writer) DO UPDATE SET batch = excluded.batch, since = excluded.since)"
+    " SELECT CASE WHEN alone THEN pg_advisory_xact_lock(key) ELSE pg_advisory_xact_lock_shared(key) END"
     " FROM unnest(%s::bigint[], %s::boolean[]) AS wanted (key, alone)"
 )
-_MINE: Final = (
-    "INSERT INTO writers (writer, batch, since)"
-    " VALUES (%s, %s, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)"
-    " ON CONFLICT (writer) DO UPDATE SET batch = excluded.batch, since = excluded.since"
-)
-_NOW: Final = (
-    "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint,"
-    " COALESCE((SELECT at FROM heads WHERE log = 0), 0)"
-)
-_VERSIONS: Final = "SELECT tenant, key, version FROM versions WHERE tenant = ANY(%s::text[])"
-_CONVERSATIONS: Final = "SELECT key, id, sealed FROM conversations WHERE key = ANY(%b::bytea[])"
-_GRANTS: Final = (
-    "SELECT g.tenant, g.call, g.conversation FROM unnest(%s::text[], %s::text[]) AS asked (tenant, call)"
+# One statement for what almost every commit asks: each costs as much as what it finds.
+_STANDS: Final = (
+    "WITH owed AS MATERIALIZED (SELECT g.tenant, g.call, g.conversation"
+    " FROM unnest(%s::text[], %s::text[]) AS asked (tenant, call)"
     " JOIN open_grants g ON g.tenant = asked.tenant AND g.call = asked.call"
-    " ORDER BY g.tenant, g.call FOR UPDATE OF g"  # two that end the same grant take turns
+    " ORDER BY g.tenant, g.call FOR UPDATE OF g)"  # two that end the same grant take turns
+    " SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint,"
+    " COALESCE((SELECT at FROM heads WHERE log = 0), 0),"
+    " (SELECT json_agg(json_build_array(tenant, key, version))::text FROM versions"
+    " WHERE tenant = ANY(%s::text[])),"
+    " (SELECT json_agg(json_build_array(encode(key, 'hex'), id, sealed))::text FROM conversations"
+    " WHERE key = ANY(%b::bytea[])),"
+    " (SELECT json_agg(json_build_array(tenant, call, conversation))::text FROM owed)"
 )
 # `at` is never before what the counter holds: a window ends at the newest that was taken from it.
 _TAKEN: Final = (
@@ -121,32 +125,32 @@ def read(
         last: UNIX milliseconds of the newest entry that this process knows of.
     """
     found = Found()
-    asked: dict[str, Any] = {}
+    tenants = sorted({one.place.tenant for one in transactions if one.expects})
+    digests = list({key_digest(conversation_key(one.place)) for one in transactions})
+    grants = _columns(_calls(transactions, OpenGrant, CloseGrant)) or [[], []]
+    wanted = list(_reserves(transactions, last))
+    ended = _calls(transactions, CloseGrant) if wanted else []
     with db.pipeline():
         db.execute("BEGIN")
-        db.execute(_MINE, (writer, batch_id))
-        keys, alone = _locks(transactions)
-        db.execute(_LOCKS, (keys, alone))
-        now = db.execute(_NOW)
-        if tenants := sorted({one.place.tenant for one in transactions if one.expects}):
-            found.versions = {tenant: {} for tenant in tenants}
-            asked["versions"] = db.execute(_VERSIONS, (tenants,))
-        digests = {key_digest(conversation_key(one.place)) for one in transactions}
-        conversations = db.execute(_CONVERSATIONS, (list(digests),))
-        if grants := _calls(transactions, OpenGrant, CloseGrant):
-            asked["grants"] = db.execute(_GRANTS, _columns(grants))
-        if wanted := list(_reserves(transactions, last)):
-            asked["taken"] = db.execute(_TAKEN, _columns(wanted))
-            if ended := _calls(transactions, CloseGrant):
-                asked["given_back"] = db.execute(_GIVEN_BACK, _columns(ended))
-    found.now, found.last = now.fetchone() or (0, 0)
-    found.conversations = {bytes(key): (id_, sealed != 0) for key, id_, sealed in conversations}
-    for tenant, key, version in asked.get("versions", ()):
+        db.execute(_LOCKS, (writer, batch_id, *_locks(transactions)))
+        stands = db.execute(_STANDS, (*grants, tenants, digests))
+        taken = db.execute(_TAKEN, _columns(wanted)) if wanted else None
+        given_back = db.execute(_GIVEN_BACK, _columns(ended)) if ended else None
+    found.now, found.last, versions, conversations, owed = stands.fetchone() or (0, 0, None, None, None)
+    found.versions = {tenant: {} for tenant in tenants}
+    for tenant, key, version in _rows(versions):
         found.versions[tenant][key] = version
-    found.grants = {(tenant, call): conversation for tenant, call, conversation in asked.get("grants", ())}
-    found.taken = asked["taken"].fetchall() if "taken" in asked else []
-    found.given_back = asked["given_back"].fetchall() if "given_back" in asked else []
+    found.conversations = {
+        bytes.fromhex(key): (id_, sealed != 0) for key, id_, sealed in _rows(conversations)
+    }
+    found.grants = {(tenant, call): conversation for tenant, call, conversation in _rows(owed)}
+    found.taken = taken.fetchall() if taken is not None else []
+    found.given_back = given_back.fetchall() if given_back is not None else []
     return found
+
+
+def _rows(text: str | None) -> list[list[Any]]:
+    return orjson.loads(text) if text else []
 
 
 def _columns(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:

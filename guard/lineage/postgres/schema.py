@@ -47,7 +47,7 @@ CHANGED: Final[dict[str, str]] = {
     "settings": "SELECT, INSERT, UPDATE (value)",
     "reservations": "SELECT, INSERT, UPDATE (amount, until), DELETE",
     "used_jti": "SELECT, INSERT, UPDATE (until), DELETE",
-    "artifact_keys": "SELECT, INSERT, UPDATE (until)",
+    "artifact_keys": "SELECT, INSERT, UPDATE, DELETE",
     "instances": "SELECT, INSERT, DELETE",
     "writers": "SELECT, INSERT, UPDATE, DELETE",
     VERSION_TABLE: "SELECT",

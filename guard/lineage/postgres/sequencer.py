@@ -24,6 +24,7 @@ from guard.lineage import checkpoint, merkle
 from guard.lineage.database import StoreError
 from guard.lineage.entry import GENESIS, Draft, Kind, leaf
 from guard.lineage.postgres.connection import Address, Connection
+from guard.lineage.postgres.floor import Floor
 from guard.lineage.rows import LOG
 
 MOST: Final = 1000
@@ -45,7 +46,7 @@ LOCK: Final = 0x6775617264_00_00_01
 
 _INBOX: Final = (
     "SELECT ticket, conversation, at, kind, call, digests, disclosures FROM guard.inbox"
-    " ORDER BY ticket LIMIT %s"
+    " WHERE ticket > %s ORDER BY ticket LIMIT %s"
 )
 _ENTRIES: Final = (
     "INSERT INTO guard.entries (log, idx, conversation, seq, hash, leaf, ticket)"
@@ -115,6 +116,7 @@ class Sequencer:
         self._frontier = merkle.Frontier.empty()
         self._last = 0
         self._chains: dict[str, tuple[int, bytes]] = {}
+        self._floor = Floor()
         self.elected = Event()
         self.token = 0
         self.moved = 0
@@ -207,6 +209,7 @@ class Sequencer:
             StoreError: it has not; a changed tree must not get a fresh signature.
         """
         self._chains.clear()
+        self._floor = Floor()
         with db.transaction():
             row = db.execute(
                 "UPDATE guard.sequencer SET token = token + 1, holder = %s, since = %s RETURNING token",
@@ -241,9 +244,14 @@ class Sequencer:
             Deposed: another is in office, or the head moved. Nothing was written.
             psycopg.Error: the database is away; what was not committed is still in the inbox.
         """
-        waiting = db.execute(_INBOX, (MOST,), binary=True).fetchall()
-        if not waiting:
-            return 0
+        whole = self._floor.look(db)
+        waiting = db.execute(_INBOX, (self._floor.at, MOST), binary=True).fetchall()
+        if waiting:
+            self._move_all(db, waiting)
+        self._floor.moved([row[0] for row in waiting], whole, all_of_it=len(waiting) < MOST)
+        return len(waiting)
+
+    def _move_all(self, db: Connection, waiting: Sequence[tuple[Any, ...]]) -> None:
         try:
             with db.transaction():
                 self._hold_office(db)
@@ -256,7 +264,6 @@ class Sequencer:
         if len(self._chains) > MAX_CHAINS:
             self._chains.clear()
         self.moved += len(waiting)
-        return len(waiting)
 
     def _hold_office(self, db: Connection) -> None:
         """Until the transaction ends nobody else takes it. Raises Deposed: somebody has."""

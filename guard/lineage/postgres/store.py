@@ -20,6 +20,7 @@ from guard.lineage.database import StoreError
 from guard.lineage.effects import KEY_COLUMNS, key_record
 from guard.lineage.postgres import schema
 from guard.lineage.postgres.connection import Address, Bounded
+from guard.lineage.postgres.keys import SharedKeys
 from guard.lineage.postgres.lease import SessionLease
 from guard.lineage.postgres.reading import Reader
 from guard.lineage.postgres.replay import PostgresReplay
@@ -157,6 +158,10 @@ class PostgresStore:
     def replay(self) -> PostgresReplay:
         """Where every replica remembers used artifacts."""
         return PostgresReplay(self._reader)
+
+    def keys(self, secret: bytes) -> SharedKeys:
+        """Public parts of the replicas' artifact keys; `secret` is what every home has."""
+        return SharedKeys(self._reader, secret)
 
     def serve(self, holder: str, on_failure: Callable[[BaseException], None]) -> None:
         """Remember what decisions read, and be ready to move the inbox into the log.

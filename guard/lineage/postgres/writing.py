@@ -28,6 +28,7 @@ PATIENCE: Final = 5.0
 IDLE_SECONDS: Final = 3.0
 """The server ends a transaction that says nothing for so long: nobody waits longer for a frozen replica."""
 PAUSE: Final = 0.05
+LOOKS: Final = 3
 TRIES: Final = 8
 """How often a commit that others were in the way of is made again."""
 MAX_SAID: Final = 4096
@@ -172,8 +173,12 @@ class Writer:
         )
         if not self._own:
             return
-        if self.instance and self._take(db, self.instance) and self._is_listed(db, self.instance):
-            return
+        for _ in range(LOOKS):  # whoever only looks whether this process lives lets go at once
+            if self.instance and self._take(db, self.instance):
+                if self._is_listed(db, self.instance):
+                    return
+                break
+            time.sleep(PAUSE)
         self._renew(db)
 
     def _lose(self) -> None:
@@ -213,6 +218,30 @@ class Writer:
                 self._let_go(self._db, self.instance)
         self.instance = ""
         self._own.clear()
+
+    def hold(self) -> None:
+        """See that the lease is held: a session that was lost is made anew. Raises Away."""
+        with _reached():
+            try:
+                self.connection().execute("SELECT 1")
+            except psycopg.Error:
+                self._lose()
+                self.connection()
+
+    def lives(self, instance: str) -> bool:
+        """Whether somebody holds this lease now. Raises Away."""
+        if instance == self.instance:
+            return True
+        with _reached():
+            db = self.connection()
+            if not self._take(db, instance):
+                return True
+            self._let_go(db, instance)
+        return False
+
+    def was_mine(self, instance: str) -> bool:
+        """Whether this process had the name, or has it."""
+        return instance in self._own
 
     @contextmanager
     def takeover(self, instance: str) -> Iterator[bool]:

@@ -84,7 +84,7 @@ TABLES: Final = (
         PRIMARY KEY (verifier, iss, jti))""",
     "CREATE INDEX used_until ON guard.used_jti (until)",
     """CREATE TABLE guard.artifact_keys (
-        kid text PRIMARY KEY, jwk text NOT NULL, since bigint NOT NULL, until bigint)""",
+        kid text PRIMARY KEY, jwk text NOT NULL, mac bytea NOT NULL, until bigint NOT NULL)""",
     # Processes: which of them live, and what each committed last.
     "CREATE TABLE guard.instances (instance text PRIMARY KEY, since bigint NOT NULL)",
     """CREATE TABLE guard.writers (

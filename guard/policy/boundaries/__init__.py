@@ -1,0 +1,1 @@
+"""Boundary keywords: what regular expressions cannot say safely of paths, URLs, money or SQL."""
