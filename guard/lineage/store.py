@@ -218,9 +218,10 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Nothing happened: an effect cannot be."""
+    """Nothing happened: an effect cannot be. `what` says why, `reason` how a caller is told."""
 
     what: str
+    reason: Reason = Reason.UNEXPECTED
 
 
 Outcome = Recorded | Moved | Conflict

@@ -15,6 +15,7 @@ from guard.core.canonical import escape
 from guard.core.errors import printable
 from guard.policy.boundaries import words
 from guard.policy.boundaries.verdict import Misstated
+from guard.policy.patterns import REMEDY, disputed
 from guard.policy.references import ANCHORS, REFERENCES
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -217,6 +218,20 @@ def _check_part(part: Any, pointer: str) -> None:
             raise SchemaRefused("a reference that leaves the document", at, "copy the schema under `$defs`")
         if keyword in words.NAMES:
             _check_boundary(keyword, value, at)
+    _check_patterns(part, pointer)
+
+
+def _check_patterns(part: dict[str, Any], pointer: str) -> None:
+    named, own = part.get("patternProperties"), part.get("pattern")
+    patterns = (
+        {f"/patternProperties/{escape(text)}": text for text in named} if isinstance(named, dict) else {}
+    )
+    if isinstance(own, str):
+        patterns["/pattern"] = own
+    for at, text in patterns.items():
+        if word := disputed(text):
+            what = f"`{word}` in a pattern is not taken, engines differ on it"
+            raise SchemaRefused(what, f"{pointer}{at}", REMEDY)
 
 
 def _check_boundary(keyword: str, value: Any, at: str) -> None:

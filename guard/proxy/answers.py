@@ -25,6 +25,7 @@ _RETRYABLE: Final = frozenset(
     {
         Reason.CONTENDED,
         Reason.CLOCK_BEHIND,
+        Reason.CLOCK_AHEAD,
         Reason.LIMIT_REACHED,
         Reason.UPSTREAM_UNAVAILABLE,
         Reason.OVERLOADED,

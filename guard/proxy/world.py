@@ -274,7 +274,7 @@ class Gate:
             full = next((one.limit for one in allow.reservations if one.counter == outcome.key), None)
             return Deny(Reason.CONTENDED) if full is None else Deny(Reason.LIMIT_REACHED, full)
         if isinstance(outcome, Conflict):
-            raise Refused(Reason.UNEXPECTED, outcome.what)
+            raise Refused(outcome.reason, outcome.what)
         trail_of(call).conversation = outcome.conversation
         self.house.decisions["allow"] += 1
         return True

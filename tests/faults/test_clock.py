@@ -49,7 +49,7 @@ async def test_a_clock_that_jumps_ahead_of_the_databases(tmp_path: Path, databas
         off.write_text(str(HOUR))
         await load.refusals(8)  # what was decided before may still be on its way
         ran = len(fleet.verdict.seen())
-        await load.refusals(40)
+        await load.told("clock-ahead", 40)
         assert len(fleet.verdict.seen()) == ran
         off.write_text("0")
         await load.answered(20)

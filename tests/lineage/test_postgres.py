@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from guard.core.errors import Reason
 from guard.core.model import Conversation
 from guard.lineage.database import StoreError
 from guard.lineage.entry import Kind, parse
@@ -336,7 +337,9 @@ def test_a_clock_that_is_ahead_grants_nothing(store: PostgresStore) -> None:
     """More than 10 seconds before the database's clock: no grant; what must be written has its time."""
     recorded(store, granted("a"))
     now = time.time_ns() // 1_000_000
-    assert isinstance(store.apply([granted("b", now=now + 60_000)])[0], Conflict)
+    (outcome,) = store.apply([granted("b", now=now + 60_000)])
+    assert isinstance(outcome, Conflict)
+    assert outcome.reason is Reason.CLOCK_AHEAD
     (late,) = recorded(store, ended("a", now=now + 3_600_000))
     assert abs(late.at - now) < 30_000
     recorded(store, granted("c", now=now + 1000))

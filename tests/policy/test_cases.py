@@ -146,7 +146,7 @@ def test_time_and_containment_are_facts_of_a_case() -> None:
     assert [result.passed for result in results] == [True, True, True]
 
 
-@pytest.mark.parametrize("name", ["coding-agent", "read-only-files", "payments", "handbook"])
+@pytest.mark.parametrize("name", ["analyst", "coding-agent", "read-only-files", "payments", "handbook"])
 def test_the_example_policies_hold_and_every_rule_has_a_case(name: str) -> None:
     """Each example loads with its cases, and each of its rules speaks in at least one of them."""
     folder = Path(__file__).parents[2] / "policies"

@@ -219,5 +219,7 @@ class Estate(Kept):
     def received(self, name: str | None = None, method: str = "tools/call") -> list[dict[str, Any]]:
         """Every message of that method that reached a server; of all, if none is named."""
         names = [name] if name else [*self.servers]
-        lines = [line for each in names for line in self.log(each).read_bytes().splitlines()]
+        lines = [
+            line for each in names for line in self.log(each).read_bytes().rpartition(b"\n")[0].splitlines()
+        ]
         return [message for line in lines if (message := json.loads(line)).get("method") == method]

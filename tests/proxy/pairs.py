@@ -40,7 +40,7 @@ async def until(holds: Callable[[], Any]) -> None:
 
 def heard(estate: Estate, name: str, member: str) -> list[Any]:
     """What the scripted server over HTTP noted besides messages."""
-    lines = [json.loads(line) for line in estate.log(name).read_bytes().splitlines()]
+    lines = [json.loads(line) for line in estate.log(name).read_bytes().rpartition(b"\n")[0].splitlines()]
     return [line[member] for line in lines if member in line]
 
 
@@ -71,7 +71,9 @@ async def attended(estate: Estate, era: str, client: RawHttp, links: int = 1) ->
     method = "subscriptions/listen" if era == "modern" else None
 
     def listen() -> bool:
-        lines = [json.loads(line) for line in estate.log("one").read_bytes().splitlines()]
+        lines = [
+            json.loads(line) for line in estate.log("one").read_bytes().rpartition(b"\n")[0].splitlines()
+        ]
         return sum((line.get("_http"), line["method"]) == (verb, method) for line in lines) >= links
 
     await until(listen)

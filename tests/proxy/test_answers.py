@@ -90,6 +90,7 @@ def test_only_what_may_pass_by_itself_is_retryable() -> None:
     assert told == {
         Reason.CONTENDED,
         Reason.CLOCK_BEHIND,
+        Reason.CLOCK_AHEAD,
         Reason.LIMIT_REACHED,
         Reason.UPSTREAM_UNAVAILABLE,
         Reason.OVERLOADED,

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import orjson
 
+from guard.core.errors import Reason
 from guard.lineage.batch import HOUSE, Key
 from guard.lineage.entry import Draft, Kind
 from guard.lineage.postgres import effects
@@ -36,6 +37,7 @@ from guard.lineage.store import (
 
 AHEAD: Final = 10_000
 """Milliseconds that a writer's clock may be before the database's and still grant."""
+_AHEAD: Final = "the clock of this machine is ahead of the database's by more than 10 seconds"
 NOWHERE: Final = -1
 """The index of an entry that has no place in the log yet."""
 _CONVERSATION_BYTES: Final = 12
@@ -125,7 +127,7 @@ class Batch:
             if self._found.versions[tenant].get(key, 0) != expected:
                 return Moved(key)
         if problem := self._obstacles(transaction):
-            return Conflict(problem)
+            return Conflict(problem, Reason.CLOCK_AHEAD if problem == _AHEAD else Reason.UNEXPECTED)
         if wanted:
             at = max(at, *(newest for newest, _ in found))
             if counter := self._counters.full(tenant, wanted, found, at):
@@ -193,7 +195,7 @@ class Batch:
     def _obstacle(self, transaction: Transaction, effect: Effect) -> str:
         tenant = transaction.place.tenant
         if isinstance(effect, OpenGrant | Reserve) and transaction.now > self._found.now + AHEAD:
-            return "the clock of this machine is ahead of the database's by more than 10 seconds"
+            return _AHEAD
         if isinstance(effect, OpenGrant):
             return f"the grant {effect.call} is open already" if (tenant, effect.call) in self._open else ""
         if isinstance(effect, CloseGrant):
