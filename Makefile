@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: schema-suite bench-policy mutants oracle demo test soak overload faults scale conformance bench memory format clean
+.PHONY: agentdojo tau-bench schema-suite bench-policy mutants oracle demo test soak overload faults scale conformance bench memory format clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -67,6 +67,14 @@ mutants: $(STAMP)
 # Two engines that were written apart judge 200,000 generated pairs of a policy and a call.
 oracle: $(STAMP)
 	PYTHONPATH=. $(BIN)/python scripts/oracle.py $(ARGS)
+
+# AgentDojo through the wire, with one static policy a suite: utility, asks, attacks. ARGS="FOLDER --offline"
+agentdojo: $(STAMP)
+	$(BIN)/python scripts/agentdojo.py $(ARGS)
+
+# Honest airline calls through the wire: none may be refused. ARGS=FOLDER of tau-bench's files
+tau-bench: $(STAMP)
+	$(BIN)/python scripts/tau_bench.py $(ARGS)
 
 # A million calls over ten thousand conversations: is memory flat? And how long does a long list take?
 memory: $(STAMP)

@@ -455,6 +455,16 @@ def artifacts() -> Iterator[Vector]:
         yield Vector(*row)
 
 
+# -- origin ----------------------------------------------------------------------------------------
+
+
+@vectors_of("origin")
+def origins() -> Iterator[Vector]:
+    made_by = runpy.run_path(str(Path(__file__).with_name("vectors_origin.py")))
+    for row in made_by["origins"]():
+        yield Vector(*row)
+
+
 # --------------------------------------------------------------------------------------------------
 
 

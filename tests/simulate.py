@@ -18,12 +18,13 @@ from guard.artifact.verify import VerifiedGrant, Verifier
 from guard.core.canonical import b64, write
 from guard.core.errors import Reason
 from guard.core.keys import KeySet, SigningKey
-from guard.core.model import Allow, Call, Conversation, Decision, Deny, Facts, Pin, Principal, Tool
+from guard.core.model import Allow, Ask, Call, Conversation, Decision, Deny, Facts, Pin, Principal, Tool
 from guard.policy.decide import decide
 from guard.policy.document import load
 from guard.policy.rules import Policy
 from guard.proxy.endings import Ending, Failed, Returned, Unknown
-from guard.proxy.flow import World as Asked
+from guard.proxy.steps import Approved
+from guard.proxy.steps import World as Asked
 from guard.proxy.wire import Request
 
 NOW = 1_700_000_000
@@ -106,7 +107,7 @@ class MemoryLog:
 
 @dataclass
 class World:
-    """`guard.proxy.flow.World`, for one call, over a log that calls may share.
+    """`guard.proxy.steps.World`, for one call, over a log that calls may share.
 
     Attributes:
         breaks: what is broken.
@@ -182,6 +183,12 @@ class World:
             return decide(call, POLICY)
 
         return self._step("decide", call, effect)
+
+    async def ask(
+        self, message: Request, principal: Principal, call: Call, ask: Ask
+    ) -> Approved | bytes | None:
+        await asyncio.sleep(0)
+        return self._step("ask", call, lambda: b"no\n")
 
     def issue(self, call: Call, allow: Allow) -> Grant:
         def effect() -> Grant:

@@ -96,11 +96,19 @@ class Issuer:
 
     def _claims(self, call: Call, allow: Allow, policy: PolicyRef, digest: str) -> dict[str, Any]:
         who, audience, name = call.principal, call.audience, self._pairwise
-        context = {"cid": name("cid", audience, who.key, call.conversation.id)}
+        context: dict[str, Any] = {"cid": name("cid", audience, who.key, call.conversation.id)}
         if call.parent is not None:
             context["parent"] = call.parent.sha256
         if call.traceparent is not None:
             context["traceparent"] = call.traceparent
+        if call.depth:
+            context["depth"] = call.depth
+        approval = call.facts.approval
+        approved = (
+            {"approval": {"id": approval.id, "approver": approval.approver, "word": approval.word}}
+            if allow.approved and approval is not None
+            else {}
+        )
         return {
             "iss": self.name,
             "aud": audience,
@@ -115,9 +123,10 @@ class Issuer:
                 "tool": call.tool.name,
                 "args_sha256": digest,
                 "tool_def_sha256": call.tool.sha256,
-                "policy": {"id": policy.id, "version": policy.version, "sha256": policy.sha256},
+                "policy": policy.as_json(),
                 "mode": allow.mode,
                 "decision_id": call.id,
+                **approved,
             },
             "rctx": context,
         }

@@ -16,7 +16,7 @@ from guard.artifact.replay import ReplayStore
 from guard.core.canonical import NotIJson, NotJson, read, unb64_ascii
 from guard.core.errors import GuardError, printable
 from guard.core.keys import KeySet
-from guard.core.model import ARTIFACT_META, args_sha256, subject
+from guard.core.model import ARTIFACT_META, UNBOUNDED, args_sha256, subject
 
 TYPE: Final = "guard-authz+jwt"
 ALGORITHMS: Final = frozenset({"EdDSA", "Ed25519"})
@@ -88,6 +88,12 @@ class VerifiedGrant:
     def __post_init__(self, made: object) -> None:
         if made is not _MADE_HERE:
             raise TypeError("a VerifiedGrant comes from Verifier.verify only")
+
+    @property
+    def depth(self) -> int:
+        """How many calls led to the one that it is for; more than any where that is not said as a number."""
+        said = self.claims["rctx"].get("depth", 0)
+        return said if type(said) is int and said >= 0 else UNBOUNDED
 
 
 def authentic(token: bytes, keys: KeySet) -> tuple[dict[str, Any], str]:

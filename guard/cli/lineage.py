@@ -94,6 +94,8 @@ def describe(entry: dict[str, Any]) -> Iterator[str]:
         yield f"{head} {fields['server']} {fields['tool']} {arguments}"
         yield f"{'':8}by {'/'.join(fields['principal'])} as {fields['role']}, decision {entry['call']}"
         yield f"{'':8}{_why(fields['decision'])}"
+        if approval := fields.get("approval"):
+            yield f"{'':8}approved by {approval['approver']} ({approval['word']}), question {approval['id']}"
     else:
         yield f"{head} {entry['call']} {json.dumps(fields, ensure_ascii=True)}"
 
@@ -103,6 +105,9 @@ def _why(decision: dict[str, Any]) -> str:
         rule = f", rule {decision['rule']}" if decision["rule"] else ""
         where = f", field {decision['pointer']}" if decision["pointer"] else ""
         return f"denied: {decision['reason']}{rule}{where}"
+    if "approver" in decision:
+        word = "a reviewer" if decision["approver"] == "reviewer" else "its client, or a reviewer,"
+        return f"{word} must approve: {', '.join(decision['rules'])}"
     mode = "" if decision["mode"] == "enforce" else f", mode {decision['mode']}"
     return (
         f"allowed by {', '.join(decision['rules']) or 'nothing'}; scopes {' '.join(decision['scopes'])}{mode}"

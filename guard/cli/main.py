@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "policy": "guard.cli.policy:policy",
     "lineage": "guard.cli.lineage:lineage",
     "store": "guard.cli.store:store",
+    "approvals": "guard.cli.approvals:approvals",
     "verify": "guard.cli.verify:verify",
     "contain": "guard.cli.containment:contain",
     "release": "guard.cli.containment:release",

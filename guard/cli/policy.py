@@ -9,8 +9,9 @@ from typing import Any, Final, NoReturn
 import click
 
 from guard.cli.shared import EPILOG, NO, UNUSABLE, emit, json_option, printable_lines
+from guard.cli.signing import keygen, sign_policy, verify_policy
 from guard.config.home import clock
-from guard.config.launch import cases_beside, read_file
+from guard.config.policies import cases_beside, read_file
 from guard.core.canonical import NotIJson, NotJson, read
 from guard.core.errors import GuardError, printable
 from guard.core.model import Allow, Call, Conversation, Facts, Pin, Principal, Tool
@@ -29,7 +30,11 @@ FILE: Final = click.Path(path_type=Path)
 
 @click.group(epilog=EPILOG)
 def policy() -> None:
-    """Check, test and explain a policy."""
+    """Check, test, explain and sign a policy."""
+
+
+for _command in (keygen, sign_policy, verify_policy):
+    policy.add_command(_command)
 
 
 @policy.command(epilog=EPILOG)

@@ -11,13 +11,28 @@ import uvloop
 
 from guard.cli.shared import EPILOG, home_option, printable_lines, told
 from guard.config.home import default_home
+from guard.config.policies import Policies
 from guard.config.run import SERVER_GONE, Launch
 from guard.config.run import run as serve
 from guard.proxy.upstream import ServerError
 
 
 @click.command(epilog=EPILOG)
-@click.option("--policy", required=True, type=click.Path(path_type=Path), help="The policy that decides.")
+@click.option(
+    "--policy",
+    "policies",
+    required=True,
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="The policy that decides; repeatable, the highest first.",
+)
+@click.option(
+    "--policy-keys", type=click.Path(path_type=Path), help="A JWK set: whose signatures of policies count."
+)
+@click.option("--require-signed", is_flag=True, help="Nothing unsigned decides.")
+@click.option(
+    "--intent", "intents", multiple=True, metavar="ID", help="What every call declares; repeatable."
+)
 @click.option("--role", help="The role of whoever calls; without it GUARD_API_KEY says who calls.")
 @click.option("--principal", help="Who calls (default: the user's name).")
 @click.option("--server", help="Your name for the tool server (default: made of the command).")
@@ -44,7 +59,10 @@ from guard.proxy.upstream import ServerError
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(
     *,
-    policy: Path,
+    policies: tuple[Path, ...],
+    policy_keys: Path | None,
+    require_signed: bool,
+    intents: tuple[str, ...],
     role: str | None,
     principal: str | None,
     server: str | None,
@@ -64,7 +82,8 @@ def run(
     _standard_descriptors()
     launch = Launch(
         home=home,
-        policy=policy,
+        policies=Policies(policies, policy_keys, require_signed),
+        intents=intents,
         command=command,
         role=role,
         principal=principal,

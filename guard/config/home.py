@@ -152,13 +152,15 @@ def open_home(path: Path, *, make: bool = True) -> Home:
     return Home(
         path,
         name,
-        _signing_key(keys / "artifact.json"),
-        _signing_key(keys / "checkpoint.json"),
+        signing_key(keys / "artifact.json"),
+        signing_key(keys / "checkpoint.json"),
         _bytes(pairwise, "k", keys / "pairwise.json"),
     )
 
 
-def _signing_key(path: Path) -> SigningKey:
+def signing_key(path: Path) -> SigningKey:
+    """The key in a file that nobody else may read; made where there is none. Raises GuardError."""
+
     def fresh() -> dict[str, Any]:
         seed = os.urandom(_SEED_BYTES)
         return {**SigningKey.load(seed).public.jwk(), "d": b64(seed)}

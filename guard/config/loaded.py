@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from guard.config.launch import load_policy
 from guard.config.settings import Settings, load_settings
 from guard.core.errors import GuardError
 from guard.policy.rules import Policy
@@ -45,4 +44,4 @@ def load(path: Path, *, bench: bool = False) -> Loaded:
             where=f"{path}: durability",
             remedy="write `queued` or `strict`; a benchmark is started with --bench",
         )
-    return Loaded(settings, load_policy(settings.policy))
+    return Loaded(settings, settings.policies.load())

@@ -7,25 +7,29 @@ import contextlib
 import shlex
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from guard.config import stores
 from guard.config.home import DEFAULT_TENANT, Home, clock, open_home
-from guard.config.launch import adopt_policy, environment, identity, load_policy, server_name, trusted
+from guard.config.launch import environment, identity, server_name, trusted
+from guard.config.policies import Policies, adopt_policy, check_policy, news
+from guard.config.watching import Watch
 from guard.config.wiring import about, begin, definitions, say, settle, tell_of, warn_of_role
-from guard.core.errors import Refused
+from guard.core.errors import GuardError, Refused
 from guard.core.model import Conversation
 from guard.lineage.store import Store
 from guard.proxy import eras
+from guard.proxy.binding import random_id
 from guard.proxy.house import Generation, House
 from guard.proxy.links import Link, ToolServer
 from guard.proxy.process import Process
+from guard.proxy.remembering import salt_of
 from guard.proxy.sealing import Seal
 from guard.proxy.stdio import Pipes
-from guard.proxy.world import Gate, random_id
+from guard.proxy.world import Gate
 
 DRAIN_SECONDS: Final = 30.0
 SIGNALLED_DRAIN_SECONDS: Final = 0.5
@@ -40,7 +44,7 @@ class Launch:
 
     Attributes:
         home: Guard's folder.
-        policy: the policy's file.
+        policies: the policies' files.
         command: the tool server's program and arguments.
         role: launch setting; None where an API key says who calls.
         principal: launch setting; None for the user's name.
@@ -52,10 +56,11 @@ class Launch:
         timeout: seconds that a call may take.
         pin: words of the command that accepts the server's tools, before its `--`.
         trust: issuers whose artifacts the client may present, `ISSUER=JWKS-FILE`.
+        intents: what every call declares.
     """
 
     home: Path
-    policy: Path
+    policies: Policies
     command: tuple[str, ...]
     role: str | None = None
     principal: str | None = None
@@ -67,6 +72,7 @@ class Launch:
     timeout: float = 300.0
     pin: tuple[str, ...] = ("guard", "pin")
     trust: tuple[str, ...] = ()
+    intents: tuple[str, ...] = ()
 
     @property
     def server_id(self) -> str:
@@ -81,7 +87,7 @@ class Guarded:
         self.home = home
         self.store = store
         self.gone = asyncio.Event()
-        policy = load_policy(launch.policy)
+        policy = launch.policies.load()
         identify, tenant = identity(store, role=launch.role, principal=launch.principal)
         warn_of_role(policy, identify().role)
         name = launch.server_id
@@ -110,11 +116,19 @@ class Guarded:
             log=self.log,
             instance=self.lease.instance,
             clock=clock,
-            generation=Generation(policy, {name: self.server}, strict=launch.strict, parents=parents),
+            generation=Generation(
+                policy,
+                {name: self.server},
+                strict=launch.strict,
+                parents=parents,
+                intents=frozenset(launch.intents),
+            ),
             seal=Seal(home.pairwise_secret),
+            salt=salt_of(home.pairwise_secret),
         )
         self.gate = Gate(self.house, identify, named_or_inferred(launch.conversation))
-        self._identify, self._tenant = identify, tenant
+        self._identify, self._tenant, self._launch = identify, tenant, launch
+        self._watch = Watch(launch.policies.files, self.reload)
 
     async def open(self) -> None:
         """Let the server begin to start; it is spoken to as the client speaks. Raises GuardError."""
@@ -133,6 +147,7 @@ class Guarded:
         Raises:
             GuardError: the server could not be started.
         """
+        self._watch.start()
         died = await serve_pipes(self.gate, read_fd, write_fd, self.gone)
         if not self.server.began:  # the client said nothing: does the server work?
             with contextlib.suppress(Refused):
@@ -143,8 +158,28 @@ class Guarded:
             say("the tool server ended")
         return SERVER_GONE if died else 0
 
+    async def reload(self) -> bool:
+        """Read the policies again, and let them hold from one moment on.
+
+        Returns: whether they do; if not, the old ones hold, and standard error says why.
+        """
+        generation, name = self.house.generation, self.server.about.name
+        try:
+            policy = self._launch.policies.load()
+            check_policy(
+                self.store, policy, definitions(self.store, self._tenant, [name]), tenant=self._tenant
+            )
+            records = news(self.store, policy, self._tenant)
+            await self.house.replace(replace(generation, policy=policy), records)
+        except GuardError as error:
+            say(f"not reloaded, the old policy holds: {error}")
+            return False
+        say("reloaded")
+        return True
+
     async def close(self) -> None:
         """Stop the server, write what is owed, let go."""
+        await self._watch.stop()
         await self.server.close()
         self.house.warden.close()
         await self.log.close()

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
+import os
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from guard.config import stores
+from guard.config import made, stores
 from guard.config.door import hosts, tls, who
-from guard.config.home import DEFAULT_TENANT, Home, clock, default_home, open_home
-from guard.config.launch import adopt_policy, check_policy, load_policy, trusted
+from guard.config.home import Home, clock, default_home, open_home
+from guard.config.launch import trusted
 from guard.config.loaded import LAX, Loaded
+from guard.config.policies import adopt_policy, check_policy, news
 from guard.config.reach import reached
 from guard.config.run import STOPPING, named_or_inferred, on_signals, serve_pipes
-from guard.config.settings import FixedCaller, ServerSettings, Settings, load_settings
-from guard.config.wiring import about, begin, definitions, say, settle, tell_of, tenants, warn_of_role
+from guard.config.settings import ServerSettings, Settings, load_settings
+from guard.config.watching import Watch
+from guard.config.wiring import about, begin, definitions, say, settle, tell_of, tenants
 from guard.core.errors import GuardError, Refused
 from guard.lineage.store import Store
 from guard.policy.rules import Policy
 from guard.proxy import eras
 from guard.proxy.documents import Published
-from guard.proxy.house import Generation, House, policy_record
+from guard.proxy.house import House
 from guard.proxy.http import PATH, Front, Rules
 from guard.proxy.links import Link, ToolServer
 from guard.proxy.listener import Bounds, Listener, listen
-from guard.proxy.relay import Post, Relay, WorkerSessions, listen_on, take_over
+from guard.proxy.relay import Post, Relay, listen_on, take_over
+from guard.proxy.remembering import salt_of
 from guard.proxy.sealing import Seal
-from guard.proxy.sessions import Sessions
 from guard.proxy.world import Gate
 
 DRAIN_SECONDS: Final = 10.0
@@ -89,13 +91,13 @@ class Serving:
         self._more: list[Listener] = []
         self._beside: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
-        policy = policy or load_policy(settings.policy)
+        policy = policy or settings.policies.load()
         self._identify, self.tenant = who(settings, store)
         for tenant in tenants(store):
             adopt_policy(store, policy, definitions(store, tenant, settings.servers), tenant=tenant)
         parents = self._parents(settings)
         if self._tells:
-            _warn(policy, settings)
+            made.warn(policy, settings)
         servers = {name: self._tool_server(name, one) for name, one in settings.servers.items()}
         self.lease, self.log = begin(store, home, shared=worker is not None)
         self.house = House(
@@ -103,13 +105,15 @@ class Serving:
             log=self.log,
             instance=self.lease.instance,
             clock=clock,
-            generation=_generation(settings, policy, servers, parents),
+            generation=made.generation(settings, policy, servers, parents),
             seal=Seal(home.pairwise_secret),
+            salt=salt_of(home.pairwise_secret),
         )
+        self._watch: Watch | None = None
         self.front = Front(
             self.house,
             rules=Rules(identify=self._identify, hosts=frozenset()),
-            sessions=_sessions(settings, worker),
+            sessions=made.sessions(settings, worker.post if worker else None),
             published=Published(
                 home.name, stores.public_keys(store, home.keys, home.pairwise_secret), home.vkey
             ),
@@ -124,7 +128,7 @@ class Serving:
             audience=one.audience or name,
             home=self.home,
             store=self.store,
-            pin_command=partial(_pin_command, self._path, name),
+            pin_command=partial(made.pin_command, self._path, name),
             shared=one.shared,
             idle_seconds=None if self._settings.stdio else one.idle_seconds,
             most=one.processes,
@@ -221,6 +225,9 @@ class Serving:
     async def serve(self, read_fd: int = 0, write_fd: int = 1) -> None:
         """Serve until a signal comes, or the client on stdio leaves."""
         on_signals(lambda: self._aside(self.reload()), signal.SIGHUP)
+        if self._settings.watch and self._tells:
+            self._watch = Watch(self._files, self._changed)
+            self._watch.start()
         if self._settings.stdio:
             conversation = named_or_inferred(self._settings.conversation)
             gate = Gate(self.house, lambda: self._identify(None)(), conversation)  # noqa: PLW0108 - a reload may change it
@@ -238,8 +245,21 @@ class Serving:
             self._worker.begun()
         await stopped.wait()
 
+    def _files(self) -> list[Path]:
+        """Every file that a change of would be a reload."""
+        return [self._path, *self._settings.policies.files()]
+
+    async def _changed(self) -> None:
+        """A file changed: read all again, in every worker."""
+        if self._worker is None:
+            await self.reload()
+        else:
+            os.kill(os.getppid(), signal.SIGHUP)
+
     async def close(self) -> None:
         """End what is under way, write what is owed, let go."""
+        if self._watch is not None:
+            await self._watch.stop()
         if self.listener is not None:
             self.front.finish()
             listeners = [self.listener, *self._more]
@@ -294,7 +314,7 @@ class Serving:
                     where=f"{self._path}: {name}",
                     remedy="change it back, or start Guard again",
                 )
-        policy = load_policy(settings.policy)
+        policy = settings.policies.load()
         identify, tenant = who(settings, self.store)
         known = tenants(self.store)
         for one in known:
@@ -306,11 +326,9 @@ class Serving:
             else self._tool_server(name, one)
             for name, one in settings.servers.items()
         }
-        moved = policy.ref != old.policy.ref
-        ref = (policy.ref.version, policy.ref.sha256)  # another worker may have recorded it by now
-        news = [one for one in known if moved and self.store.policy(one, policy.ref.id) != ref]
-        records = [policy_record(policy, one, clock()) for one in news]
-        await self.house.replace(_generation(settings, policy, servers, parents), records)
+        # another worker may have recorded them by now
+        records = [record for one in known for record in news(self.store, policy, one)]
+        await self.house.replace(made.generation(settings, policy, servers, parents), records)
         before = self._settings
         self._settings, self._identify, self.tenant = settings, identify, tenant
         self.front.rules = self._rules(settings)
@@ -318,7 +336,7 @@ class Serving:
         self.front.sessions.idle_seconds = settings.limits.session_idle_seconds
         self.front.refusals.per_minute = settings.limits.refusals_per_minute
         if self._tells:
-            _warn(policy, settings)
+            made.warn(policy, settings)
         for name, server in servers.items():
             if old.servers.get(name) is not server:
                 self._aside(self._start(server))
@@ -337,33 +355,6 @@ class Serving:
             body_seconds=settings.limits.body_seconds,
             in_flight=settings.limits.in_flight,
         )
-
-
-def _generation(
-    settings: Settings, policy: Policy, servers: Mapping[str, ToolServer], parents: tuple[Any, ...]
-) -> Generation:
-    return Generation(
-        policy,
-        servers,
-        conversation=settings.conversation,
-        strict=settings.durability == "strict",
-        parents=parents,
-    )
-
-
-def _warn(policy: Policy, settings: Settings) -> None:
-    if isinstance(settings.identity, FixedCaller):
-        warn_of_role(policy, settings.identity.role)
-
-
-def _pin_command(path: Path, name: str, tenant: str) -> str:
-    whose = () if tenant == DEFAULT_TENANT else ("--tenant", tenant)
-    return shlex.join(["guard", "pin", "--config", str(path), *whose, name])
-
-
-def _sessions(settings: Settings, worker: Worker | None) -> Sessions:
-    most, idle = settings.limits.sessions, settings.limits.session_idle_seconds
-    return Sessions(most, idle) if worker is None else WorkerSessions(most, idle, worker.post)
 
 
 async def serve(path: Path, loaded: Loaded, worker: Worker | None = None) -> None:

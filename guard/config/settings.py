@@ -48,11 +48,12 @@ from guard.config.fields import (
     is_loopback,
     law,
 )
-from guard.config.launch import PASSED_ON, read_file
+from guard.config.launch import PASSED_ON
+from guard.config.policies import Policies, read_file
 from guard.core.errors import GuardError, printable
 from guard.lineage.postgres.address import Address
 from guard.policy.findings import explain_invalid
-from guard.policy.language import SCHEMA_URL, RoleName, Strict
+from guard.policy.grammar import SCHEMA_URL, RoleName, Strict, one_or_more
 from guard.policy.reading import Text, read
 
 
@@ -170,6 +171,14 @@ class ServerSettings(Settled):
         return {name: os.environ[name] for name in sorted(named)} | self.env
 
 
+class Approvals(Settled):
+    """How people are asked."""
+
+    park: Annotated[float, Field(ge=0, le=3600, description="seconds that a call waits for a reviewer")] = (
+        60.0
+    )
+
+
 class Settings(Settled):
     """What `guard serve` is told."""
 
@@ -182,7 +191,21 @@ class Settings(Settled):
     store: Annotated[
         SharedStore | None, BeforeValidator(_store, json_schema_input_type=str | SharedStore | None)
     ] = None
-    policy: FilePath
+    policy: Annotated[
+        list[FilePath],
+        Field(min_length=1, description="the policies that decide, the highest first"),
+        BeforeValidator(one_or_more, json_schema_input_type=str | list[str]),
+    ]
+    policy_keys: FilePath | None = Field(
+        default=None, description="a JWK set: the keys whose signatures of policies count"
+    )
+    require_signed: bool = Field(default=False, description="nothing unsigned decides")
+    watch: bool = Field(default=True, description="whether changed files are read again without being told")
+    intent: Annotated[
+        list[Name],
+        BeforeValidator(one_or_more, json_schema_input_type=str | list[str]),
+    ] = Field(default=[], description="what every call declares")
+    approvals: Approvals = Approvals()
     listen: Listen = "127.0.0.1:8640"
     identity: Annotated[
         FixedCaller | str,  # the str is "api-keys": `caller` lets no other through
@@ -196,6 +219,11 @@ class Settings(Settled):
     limits: Limits = Limits()
     servers: dict[ServerName, ServerSettings] = Field(min_length=1, json_schema_extra=NO_OTHERS)
     trust: list[Trust] = Field(default=[])
+
+    @property
+    def policies(self) -> Policies:
+        """Which policies decide."""
+        return Policies(tuple(self.policy), self.policy_keys, self.require_signed)
 
     @model_validator(mode="after")
     def _agrees(self, info: ValidationInfo) -> Self:

@@ -36,6 +36,14 @@ class Reason(StrEnum):
     DEFAULT_DENY = "default-deny"
     RULE_FAILED = "rule-failed"
     LIMIT_REACHED = "limit-reached"
+    OUTSIDE_INTENT = "outside-intent"
+    OUTSIDE_HOURS = "outside-hours"
+    AMOUNT_UNREADABLE = "amount-unreadable"
+    REQUIRED_FIRST = "required-first"
+    FORBIDDEN_AFTER = "forbidden-after"
+    ORIGIN_REFUSED = "origin-refused"
+    APPROVAL_REQUIRED = "approval-required"
+    APPROVAL_REFUSED = "approval-refused"
     # runtime conditions (step 4, again inside step 6)
     POLICY_EXPIRED = "policy-expired"
     POLICY_SUPERSEDED = "policy-superseded"
@@ -58,6 +66,7 @@ class Reason(StrEnum):
     UPSTREAM_UNAVAILABLE = "upstream-unavailable"
     CANCELLED = "cancelled"
     TIMED_OUT = "timed-out"
+    RESULT_TOO_LARGE = "result-too-large"
     UNEXPECTED = "unexpected"
 
 

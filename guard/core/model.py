@@ -24,6 +24,8 @@ SCOPES_META: Final = "dev.guard-mcp/scopes"
 ARTIFACT_META: Final = "dev.guard-mcp/authorization"
 DECISION_META: Final = "dev.guard-mcp/decision"
 CONVERSATION_META: Final = "dev.guard-mcp/conversation"
+INTENT_META: Final = "dev.guard-mcp/intent"
+USER_MESSAGE_META: Final = "dev.guard-mcp/user-message"
 OWN_META_PREFIX: Final = "dev.guard-mcp/"
 
 
@@ -97,6 +99,55 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
+class Approval:
+    """A person said yes to this very call.
+
+    Attributes:
+        id: of the question.
+        rules: the rules that asked; it removes what these ask, and no denial.
+        approver: who said so, in words for the record: "issuer/subject".
+        word: "reviewer" for another principal that may approve, "client" for the requester's own client.
+    """
+
+    id: str
+    rules: frozenset[str]
+    approver: str
+    word: str
+
+
+@dataclass(frozen=True, slots=True)
+class Appearance:
+    """Where a value was seen in a memory.
+
+    Attributes:
+        source: "user", "policy", or "tool:SERVER/NAME" ("prompt:", "resource:", "server:SERVER" likewise).
+        trust: "trusted", "mixed" or "untrusted".
+        field: RFC 6901 pointer to where in it, "" for the whole or inside prose.
+    """
+
+    source: str
+    trust: str
+    field: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a memory knows of the values of one call.
+
+    Attributes:
+        values: every appearance of a fingerprint that was asked for; one that is not in it was never seen.
+        whole: whether nothing is missing: False where an ending was lost, or the memory was full.
+        salt: what fingerprints of this memory are keyed with.
+        version: of the memory, compared again in step 6.
+    """
+
+    values: Mapping[bytes, tuple[Appearance, ...]]
+    whole: bool = True
+    salt: bytes = b""
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """The world at the moment of the call, as values.
 
@@ -108,8 +159,10 @@ class Facts:
         contained: what is out of use: any of "all", "conversation", "principal", "tool"; and "sealed" where
             this conversation is closed.
         versions: every version that the decision rests on, checked again in step 6.
-        used: how much was taken inside its window, by the id of each limit on what is called; counted
-            again in step 6. A limit that is not in it denies.
+        used: how much was taken inside its window, by the key of each reading that the policy asks for
+            (a limit's id, a sequence's); counted again in step 6. One that is not in it denies.
+        seen: what the memory knows of the call's values; None where nobody looked: a rule on origins denies.
+        approval: a standing approval of this very call, None where there is none.
     """
 
     now: int
@@ -119,6 +172,8 @@ class Facts:
     contained: frozenset[str] = frozenset()
     versions: Mapping[str, int] = field(default_factory=dict)
     used: Mapping[str, int] = field(default_factory=dict)
+    seen: Seen | None = None
+    approval: Approval | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +192,8 @@ class Call:
         fault: pointer and words of what made `arguments` not I-JSON; None if nothing did.
         traceparent: W3C trace context, a label only.
         parent: the artifact that the client presented, as far as it was believed.
+        intents: ids of the intents that launch and message declared: each must name the call and match.
+        user_message: base64url SHA-256 of the user's words that came with it, "" where none did or may.
     """
 
     id: str
@@ -150,6 +207,13 @@ class Call:
     fault: tuple[str, str] | None = None
     traceparent: str | None = None
     parent: Parent | None = None
+    intents: frozenset[str] = frozenset()
+    user_message: str = ""
+
+    @property
+    def depth(self) -> int:
+        """How many calls led to this one: 0 for one that came with no artifact."""
+        return 0 if self.parent is None else self.parent.depth + 1
 
     @property
     def arguments(self) -> Mapping[str, Any]:
@@ -174,11 +238,13 @@ class Parent:
         edge: "verified" (a trusted issuer's, for this Guard), or "claimed".
         sha256: digest of its bytes.
         txn: the transaction that it belongs to, "" when it is only claimed.
+        depth: how many calls led to that one, 0 when it is only claimed.
     """
 
     edge: str
     sha256: str
     txn: str = ""
+    depth: int = 0
 
 
 def subject(method: str, params: Mapping[str, Any]) -> tuple[str, Any]:
@@ -217,15 +283,29 @@ class Reservation:
     Attributes:
         limit: id of the rule that says so.
         counter: short text that names the counter.
-        amount: how much; 1 where calls are counted.
-        most: how much there may be inside the window.
+        amount: how much; 1 where calls are counted, 0 where it is only looked at.
+        most: how much there may be inside the window; UNBOUNDED where it is only noted.
         window: milliseconds.
+        held: it is given back by any ending that says what became of the call; `unknown` keeps it.
     """
 
     limit: str
     counter: str
     amount: int
     most: int
+    window: int
+    held: bool = False
+
+
+UNBOUNDED: Final = 2**53 - 1
+"""Of a reservation: nothing is too much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What is noted of a call that returned without an error, in a counter, for `window` milliseconds."""
+
+    counter: str
     window: int
 
 
@@ -239,6 +319,9 @@ class Allow(_Decision):
         obligations: what the enforcement point must do, sorted; an unknown one denies.
         mode: "enforce" or "observe".
         reservations: what must be taken with the grant, in the same transaction, sorted by limit.
+        marks: what its return is noted as, sorted.
+        approved: the rules whose question the standing approval answered: it is used up with the grant.
+        rests_on_seen: whether the decision read `facts.seen`: its version must still stand.
     """
 
     rules: tuple[str, ...]
@@ -246,6 +329,26 @@ class Allow(_Decision):
     obligations: tuple[str, ...] = ()
     mode: str = "enforce"
     reservations: tuple[Reservation, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    approved: tuple[str, ...] = ()
+    rests_on_seen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ask(_Decision):
+    """The call may run once a person has approved this very call; all else permits it.
+
+    Attributes:
+        rules: ids of the rules that ask and are not answered, sorted.
+        approver: "client" where each of them takes the word of the requester's own client; else "reviewer".
+        window: milliseconds that question and approval stand: the least that one of the rules says.
+        pointers: RFC 6901 pointers into the request to what they ask about, sorted; () for the whole.
+    """
+
+    rules: tuple[str, ...]
+    approver: str
+    window: int
+    pointers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,16 +366,31 @@ class Deny(_Decision):
     pointer: str = ""
 
 
-Decision = Allow | Deny
+Decision = Allow | Ask | Deny
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyRef:
-    """Which policy decided: what goes into artifact and entry."""
+    """Which policy decided: what goes into artifact and entry.
+
+    Attributes:
+        layers: the policies above it that decided, too, the highest first.
+    """
 
     id: str
     version: int
     sha256: str
+    layers: tuple[PolicyRef, ...] = ()
+
+    @property
+    def all(self) -> tuple[PolicyRef, ...]:
+        """Every policy that decided, the highest first."""
+        return (*self.layers, self)
+
+    def as_json(self) -> dict[str, Any]:
+        """As artifacts and entries say it; a policy of one layer has no `layers`."""
+        own: dict[str, Any] = {"id": self.id, "version": self.version, "sha256": self.sha256}
+        return own | {"layers": [layer.as_json() for layer in self.layers]} if self.layers else own
 
     @property
     def versioned(self) -> str:

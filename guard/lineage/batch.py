@@ -15,10 +15,11 @@ from typing import Final
 import orjson
 
 from guard.core.canonical import b64
-from guard.lineage import counters, effects, merkle
+from guard.lineage import counters, effects, memories, merkle, questions, strikes
 from guard.lineage.entry import GENESIS, Draft, Kind, leaf
 from guard.lineage.rows import LOG
-from guard.lineage.store import (
+from guard.lineage.transaction import (
+    AnswerQuestion,
     CloseGrant,
     Conflict,
     Effect,
@@ -27,11 +28,16 @@ from guard.lineage.store import (
     Outcome,
     Place,
     Recorded,
+    Remember,
     Reserve,
     SaveKey,
+    SaveQuestion,
     SaveSetting,
     Seal,
+    Strike,
     Transaction,
+    Unmoved,
+    UseApproval,
     UseKey,
 )
 
@@ -39,6 +45,7 @@ HOUSE: Final = ("guard", "house")
 """Issuer and subject of the conversation that holds policies, pins, keys and containments."""
 MAX_KNOWN: Final = 4096
 """How many conversations, and how many tenants' versions, the writer remembers."""
+NO_ENTRY: Final = "a transaction without an entry can only remember"
 _CONVERSATION_BYTES: Final = 12
 
 Key = tuple[str, str, str, str]
@@ -125,7 +132,7 @@ class Batch:
         self.chains: dict[Key, Chain] = {}
         self.used: dict[str, int] = {}
         self.plain = True
-        self._reserved = False
+        self._reserved = self._remembered = False
         self._db = db
         self._known = known
         self._frontier = frontier
@@ -144,21 +151,12 @@ class Batch:
             for key, expected in transaction.expects.items():
                 if versions.get(key, 0) != expected:
                     return Moved(key)
+        if transaction.entry is None:
+            return self._without_entry(transaction, at)
         where = _conversation_key(transaction.place)
         chain = self.chains.get(where) or self._known.chain(where) or self._chain(where)
-        if chain is not None and chain[3]:
-            return Conflict(f"the conversation {chain[0]} is sealed")
-        for effect in transaction.effects:
-            problem = (
-                self._cannot_seal(where, chain, effect)
-                if isinstance(effect, Seal)
-                else self._obstacle(tenant, effect)
-            )
-            if problem:
-                return Conflict(problem)
-        wanted = [effect for effect in transaction.effects if isinstance(effect, Reserve)]
-        if wanted and (counter := counters.full(self._db, tenant, wanted, at)):
-            return Moved(counter)
+        if verdict := self._refusal(transaction, where, chain, at):
+            return verdict
         chain = chain or self._begun(transaction.place, where, at)
         conversation, index = self._append(where, chain, transaction.entry, at)
         for effect in transaction.effects:
@@ -166,12 +164,50 @@ class Batch:
         self.last = at
         return Recorded(index, conversation, at)
 
+    def _refusal(
+        self, transaction: Transaction, where: Key, chain: Chain | None, at: int
+    ) -> Moved | Conflict | None:
+        """What is in the way of its effects, None if nothing is."""
+        if chain is not None and chain[3]:
+            return Conflict(f"the conversation {chain[0]} is sealed")
+        tenant = transaction.place.tenant
+        wanted: list[Reserve] = []
+        rests: list[Unmoved | UseApproval] = []
+        for effect in transaction.effects:
+            if isinstance(effect, Reserve):
+                wanted.append(effect)
+            elif isinstance(effect, Unmoved | UseApproval):
+                rests.append(effect)
+            elif problem := (
+                self._cannot_seal(where, chain, effect)
+                if isinstance(effect, Seal)
+                else self._obstacle(tenant, effect, at)
+            ):
+                return Conflict(problem)
+        for rest in rests:
+            if key := self._moved(tenant, rest, at):
+                return Moved(key)
+        if wanted and (counter := counters.full(self._db, tenant, wanted, at)):
+            return Moved(counter)
+        return None
+
+    def _without_entry(self, transaction: Transaction, at: int) -> Outcome:
+        """Remember, and append nothing: no time passes in the log by it."""
+        tenant = transaction.place.tenant
+        if not all(isinstance(effect, Remember) for effect in transaction.effects):
+            return Conflict(NO_ENTRY)
+        for effect in transaction.effects:
+            self._apply(tenant, effect, "", at)
+        return Recorded(-1, "", at)
+
     def write(self) -> merkle.Frontier:
         """Write what was gathered. Returns the tree that then stands."""
         many = self._db.executemany
         frontier, nodes = self._frontier.extended(self._leaves)
         if self._reserved:
             counters.forget(self._db, self.last)
+        if self._remembered:
+            memories.forget(self._db, self.last)
         many("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", self._entries)
         many("INSERT INTO payloads VALUES (?, ?, ?)", self._payloads)
         many("INSERT INTO nodes VALUES (?, ?, ?, ?)", [(LOG, *node) for node in nodes])
@@ -196,14 +232,26 @@ class Batch:
             versions = self._known.versions[tenant] = effects.versions(self._db, tenant)
         return versions
 
-    def _obstacle(self, tenant: str, effect: Effect) -> str:
+    def _moved(self, tenant: str, effect: Unmoved | UseApproval, at: int) -> str:
+        """What a decision rested on and is so no more, "" if it is."""
+        if isinstance(effect, Unmoved):
+            stands = memories.version(self._db, tenant, effect.memory)
+            return "" if stands == effect.version else effect.memory
+        usable = questions.is_usable(questions.stands(self._db, tenant, effect.id), at)
+        return "" if usable else questions.approval_key(effect.id)
+
+    def _obstacle(self, tenant: str, effect: Effect, at: int) -> str:
         """Why an effect cannot be, "" if it can."""
         if isinstance(effect, OpenGrant):
             return f"the grant {effect.call} is open already" if (tenant, effect.call) in self._open else ""
         if isinstance(effect, CloseGrant):
             is_open = (tenant, effect.call) in self._open
             return "" if is_open else f"the grant {effect.call} has its ending already"
-        return "" if isinstance(effect, UseKey | Reserve) else effects.obstacle(self._db, tenant, effect)
+        if isinstance(effect, UseKey | Strike | Remember | Reserve | Unmoved | UseApproval):
+            return ""
+        if isinstance(effect, SaveQuestion | AnswerQuestion):
+            return questions.obstacle(effect, questions.stands(self._db, tenant, effect.id), at)
+        return effects.obstacle(self._db, tenant, effect)
 
     def _apply(self, tenant: str, effect: Effect, conversation: str, at: int) -> None:
         """Gather or write an effect whose obstacle was ""."""
@@ -216,18 +264,41 @@ class Batch:
             self._open.discard(grant)
             if self._opened.pop(grant, None) is None:
                 self._closed.append(grant)
-            if effect.nothing_sent:
-                counters.give_back(self._db, tenant, effect.call)
+            if effect.frees_some:
+                counters.give_back(self._db, tenant, effect)
         elif isinstance(effect, Reserve):
-            counters.take(self._db, tenant, effect, at)
-            self._reserved = True
+            if effect.amount:
+                counters.take(self._db, tenant, effect, at)
+                self._reserved = True
         elif isinstance(effect, UseKey):
             self.used[effect.key_id] = at // 1000
-        else:
-            self.plain = False
-            effects.apply(self._db, tenant, effect, at)
-            if not isinstance(effect, SaveKey | SaveSetting):
-                self._known.versions.pop(tenant, None)
+        elif isinstance(effect, Remember):
+            memories.remember(self._db, tenant, effect, at)
+            self._remembered = True
+        elif isinstance(effect, SaveQuestion | AnswerQuestion | UseApproval):
+            questions.apply(self._db, tenant, effect, at)
+        elif isinstance(effect, Strike):
+            self._strike(tenant, effect, conversation, at)
+        elif not isinstance(effect, Unmoved):
+            self._move(tenant, effect, at)
+
+    def _move(self, tenant: str, effect: effects.Rare, at: int) -> None:
+        self.plain = False
+        effects.apply(self._db, tenant, effect, at)
+        if not isinstance(effect, SaveKey | SaveSetting):
+            self._known.versions.pop(tenant, None)
+
+    def _strike(self, tenant: str, effect: Strike, conversation: str, at: int) -> None:
+        """Count a denial; and contain if there are enough, with an entry that says why."""
+        what, house = strikes.contains(effect, conversation), Place(tenant)
+        key = _conversation_key(house)
+        chain = self.chains.get(key) or self._known.chain(key) or self._chain(key)
+        if (chain is not None and what.target == chain[0]) or effects.stands(self._db, tenant, what):
+            return
+        self._reserved = True
+        if counters.strike(self._db, tenant, effect, at):
+            self._append(key, chain or self._begun(house, key, at), strikes.told(effect, what), at)
+            self._move(tenant, what, at)
 
     def _append(self, key: Key, chain: Chain, entry: Draft, at: int) -> tuple[str, int]:
         conversation, seq, head, _ = chain

@@ -96,6 +96,11 @@ def _cannot_revoke(db: sqlite3.Connection, tenant: str, key_id: str) -> str:
     return "" if record.revoked_at is None else f"the key {key_id} is revoked already"
 
 
+def stands(db: sqlite3.Connection, tenant: str, what: Contain) -> bool:
+    """Whether it is out of use."""
+    return _is_contained(db, tenant, what.kind, what.target)
+
+
 def _is_contained(db: sqlite3.Connection, tenant: str, kind: str, target: str) -> bool:
     return _exists(
         db, "SELECT 1 FROM contained WHERE tenant = ? AND kind = ? AND target = ?", tenant, kind, target

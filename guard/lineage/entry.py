@@ -41,6 +41,8 @@ class Kind(StrEnum):
     CONTAINED = "contained"
     RELEASED = "released"
     SEALED = "sealed"
+    ASKED = "asked"
+    ANSWERED = "answered"
 
 
 ENDINGS: Final = frozenset({Kind.RETURNED, Kind.FAILED, Kind.UNKNOWN})

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Final
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
+_HELD: Final = "held INTEGER NOT NULL DEFAULT 0"
 _RESERVATIONS: Final = (
     # What grants took from counters: `until` says when a row may be deleted, and nothing else.
     """CREATE TABLE reservations (
@@ -13,6 +14,29 @@ _RESERVATIONS: Final = (
         PRIMARY KEY (tenant, counter, at, call)) WITHOUT ROWID""",
     "CREATE INDEX taken_by ON reservations (tenant, call)",
     "CREATE INDEX lapsing ON reservations (until)",
+)
+_SEEN: Final = (
+    # What memories hold: `size` counts those in `seen`; not whole until `lost`; nothing of it counts from
+    # `until` on. A trust is 0 for untrusted, 1 for mixed, 2 for trusted.
+    """CREATE TABLE memories (
+        tenant TEXT NOT NULL, memory TEXT NOT NULL, version INTEGER NOT NULL, size INTEGER NOT NULL,
+        lost INTEGER NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (tenant, memory)) WITHOUT ROWID""",
+    "CREATE INDEX over ON memories (until) WHERE size > 0",
+    """CREATE TABLE seen (
+        tenant TEXT NOT NULL, memory TEXT NOT NULL, fingerprint BLOB NOT NULL, source TEXT NOT NULL,
+        trust INTEGER NOT NULL, field TEXT NOT NULL, until INTEGER NOT NULL,
+        PRIMARY KEY (tenant, memory, fingerprint, source)) WITHOUT ROWID""",
+    "CREATE INDEX fading ON seen (tenant, memory, until)",
+)
+_QUESTIONS: Final = (
+    # What people were asked: void from `until` on, kept a while longer.
+    """CREATE TABLE questions (
+        tenant TEXT NOT NULL, id TEXT NOT NULL, issuer TEXT NOT NULL, subject TEXT NOT NULL,
+        digest TEXT NOT NULL, rules TEXT NOT NULL, approver TEXT NOT NULL, until INTEGER NOT NULL,
+        shown BLOB NOT NULL, asked INTEGER NOT NULL, state TEXT NOT NULL,
+        answered_by TEXT NOT NULL, word TEXT NOT NULL, PRIMARY KEY (tenant, id)) WITHOUT ROWID""",
+    "CREATE INDEX asked_of ON questions (tenant, digest)",
+    "CREATE INDEX standing ON questions (tenant, until)",
 )
 _CLOSED: Final = "CREATE INDEX closed ON conversations (tenant) WHERE sealed != 0"
 
@@ -66,6 +90,9 @@ SCHEMA: Final = (
         tenant TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL,
         PRIMARY KEY (tenant, key)) WITHOUT ROWID""",
     *_RESERVATIONS,
+    f"ALTER TABLE reservations ADD COLUMN {_HELD}",
+    *_SEEN,
+    *_QUESTIONS,
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
 
@@ -75,6 +102,12 @@ UPGRADES: Final[Mapping[int, tuple[str, ...]]] = {
         "ALTER TABLE conversations ADD COLUMN sealed INTEGER NOT NULL DEFAULT 0",
         _CLOSED,
         "PRAGMA user_version = 2",
+    ),
+    2: (
+        f"ALTER TABLE reservations ADD COLUMN {_HELD}",
+        *_SEEN,
+        *_QUESTIONS,
+        "PRAGMA user_version = 3",
     ),
 }
 """What makes a file of an older format one of the next. Nothing of the log's own rows changes in it."""

@@ -15,7 +15,7 @@ from guard.core.errors import GuardError, printable
 from guard.core.keys import SigningKey
 from guard.core.model import Conversation, Principal
 from guard.identity.api_keys import ApiKeyRecord
-from guard.lineage import checkpoint, counters, effects, merkle
+from guard.lineage import checkpoint, counters, effects, memories, merkle, questions
 from guard.lineage.batch import HOUSE, Batch, Known
 from guard.lineage.database import BUSY_SECONDS, StoreError, connect, prepare
 from guard.lineage.rows import LOG, read_checkpoint, read_conversations, read_entries, read_head, read_node
@@ -24,9 +24,11 @@ from guard.lineage.store import (
     Busy,
     ConversationRow,
     EntryRow,
+    Memory,
     Outcome,
     PinRow,
     Place,
+    QuestionRow,
     Snapshot,
     Transaction,
 )
@@ -93,10 +95,11 @@ class SqliteStore:
             taken = Batch(self._db, self._known, self._frontier, last, batch)
             outcomes = [taken.take(transaction) for transaction in batch]
             frontier = taken.write()
-            self._db.execute(
-                "UPDATE heads SET size = ?, peaks = ?, at = ?, checkpoint = ? WHERE log = ?",
-                (frontier.size, frontier.packed(), taken.last, self._checkpoint(frontier), LOG),
-            )
+            if frontier.size != self._frontier.size:
+                self._db.execute(
+                    "UPDATE heads SET size = ?, peaks = ?, at = ?, checkpoint = ? WHERE log = ?",
+                    (frontier.size, frontier.packed(), taken.last, self._checkpoint(frontier), LOG),
+                )
             held = self._standing.held() if taken.plain else None
             self._db.execute("COMMIT")
             self._frontier = frontier
@@ -168,6 +171,26 @@ class SqliteStore:
     def used(self, tenant: str, counters_: Sequence[tuple[str, int]]) -> list[int]:
         """How much was taken from each counter after a time: (counter, UNIX ms), in their order."""
         return counters.used(self._reader, tenant, counters_)
+
+    def recall(self, tenant: str, memory: str, pending: str, fingerprints: Sequence[bytes]) -> Memory:
+        """What a memory has of these fingerprints."""
+        return memories.recall(self._reader, tenant, memory, pending, fingerprints)
+
+    def approval(self, tenant: str, issuer: str, subject: str, digest: str, at: int) -> QuestionRow | None:
+        """The newest question of this principal on this digest, neither used nor void at `at` (UNIX ms)."""
+        return questions.approval(self._reader, tenant, (issuer, subject), digest, at)
+
+    def question(self, tenant: str, id_: str) -> QuestionRow | None:
+        """One question, void or not."""
+        return questions.question(self._reader, tenant, id_)
+
+    def questions(self, tenant: str, at: int) -> list[QuestionRow]:
+        """Every question that is not void at `at` (UNIX ms), the oldest first."""
+        return questions.questions(self._reader, tenant, at)
+
+    def open_questions(self, tenant: str, issuer: str, subject: str, at: int) -> int:
+        """How many questions of this principal are open, and not void at `at` (UNIX ms)."""
+        return questions.open_questions(self._reader, tenant, (issuer, subject), at)
 
     def versions(self, tenant: str) -> Mapping[str, int]:
         """Every version of the tenant."""

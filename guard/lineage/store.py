@@ -1,230 +1,89 @@
-"""What the log asks of a store, and what a transaction is.
+"""What the log asks of a store, and what it tells.
 
-A transaction is conditional: it names the versions that its decision rested on, one entry to
-append, and the effects that come with it. A store applies all of it or none of it. A limit is such
-an effect; budgets, approvals and origins will be further ones, not a second way.
+What a transaction is says `guard.lineage.transaction`; its names are handed on here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from guard.core.errors import Reason, Refused
 from guard.core.model import Conversation, Principal
 from guard.identity.api_keys import ApiKeyRecord
-from guard.lineage.entry import Draft
-
-CONTAINMENT: Final = "containment"
-REVOCATION: Final = "revocation"
-
-
-def pins_version(server: str) -> str:
-    """The versioned key of a server's pins."""
-    return f"pins/{server}"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an entry goes: a conversation of a principal, or the house's own (principal None)."""
-
-    tenant: str
-    principal: Principal | None = None
-    conversation: Conversation | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OpenGrant:
-    """A grant begins; exactly one CloseGrant must follow. `instance` is the process that owes it."""
-
-    call: str
-    instance: str
-
-
-@dataclass(frozen=True, slots=True)
-class CloseGrant:
-    """A grant ends. A grant that is not open cannot end: the transaction is refused.
-
-    Attributes:
-        call: which one.
-        nothing_sent: it is certain that nothing was sent: what it had reserved is given back.
-    """
-
-    call: str
-    nothing_sent: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Reserve:
-    """Take from a counter of the tenant, if there is room; else the outcome is Moved(counter).
-
-    There is room where the amounts that were taken after `at - window`, with those of this batch and
-    of this transaction, and `amount` are together no more than `most`. `at` is the transaction's time.
-
-    What is taken stays taken until the window has passed, unless `CloseGrant(call, nothing_sent=True)`
-    gives it back. Rows older than the window that they were taken under (`at + window`) may be deleted.
-
-    Attributes:
-        counter: short text that names the counter: the limit's id and a digest.
-        call: the grant that takes it.
-        amount: how much, from 0; 1 where calls are counted.
-        most: how much there may be inside the window.
-        window: milliseconds.
-    """
-
-    counter: str
-    call: str
-    amount: int
-    most: int
-    window: int
-
-
-@dataclass(frozen=True, slots=True)
-class UseKey:
-    """An API key was used at the transaction's time."""
-
-    key_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Contain:
-    """Put a conversation, principal, tool, or ("all", "") everything out of use; twice is as once."""
-
-    kind: str
-    target: str
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Take a containment back. One that does not stand cannot be: the transaction is refused."""
-
-    kind: str
-    target: str
-
-
-@dataclass(frozen=True, slots=True)
-class Seal:
-    """Close the conversation that the transaction's entry goes to: nothing follows that entry.
-
-    Refused where a grant is still open in it, where it is closed already or the house's own, and where
-    the total is another.
-
-    Attributes:
-        conversation: the log's own id of it.
-        total: how many entries it then has, the transaction's own too.
-    """
-
-    conversation: str
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
-class SavePolicy:
-    """A policy was loaded. An older version, or the same with other bytes, is refused."""
-
-    id: str
-    version: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class SavePins:
-    """All pins of one server: (name, digest, definition as JSON), in the server's order."""
-
-    server: str
-    pins: tuple[tuple[str, str, bytes], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SaveKey:
-    """A new API key."""
-
-    record: ApiKeyRecord
-
-
-@dataclass(frozen=True, slots=True)
-class RevokeKey:
-    """An API key ends. One that is unknown or revoked already is refused."""
-
-    key_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class SaveSetting:
-    """A value of the store's own to keep."""
-
-    key: str
-    value: str
-
-
-Effect = (
-    OpenGrant
-    | CloseGrant
-    | Reserve
-    | UseKey
-    | Contain
-    | Release
-    | Seal
-    | SavePolicy
-    | SavePins
-    | SaveKey
-    | RevokeKey
-    | SaveSetting
+from guard.lineage.transaction import (
+    CONTAINMENT,
+    REVOCATION,
+    AnswerQuestion,
+    CloseGrant,
+    Conflict,
+    Contain,
+    Effect,
+    Glimpse,
+    Moved,
+    OpenGrant,
+    Outcome,
+    Place,
+    Recorded,
+    Release,
+    Remember,
+    Reserve,
+    RevokeKey,
+    SaveKey,
+    SavePins,
+    SavePolicy,
+    SaveQuestion,
+    SaveSetting,
+    Seal,
+    Strike,
+    Transaction,
+    Unmoved,
+    UseApproval,
+    UseKey,
+    pins_version,
 )
 
-
-@dataclass(frozen=True, slots=True)
-class Transaction:
-    """One entry and what comes with it, under conditions.
-
-    Attributes:
-        place: the conversation that it belongs to; opened where it is new.
-        entry: what is appended.
-        now: UNIX milliseconds of the writer's clock.
-        expects: versions that must still stand, else nothing happens and the outcome is Moved.
-        effects: what else changes. Versions are compared first, then whether every effect can be (Conflict),
-            and last whether the counters have room (Moved).
-    """
-
-    place: Place
-    entry: Draft
-    now: int
-    expects: Mapping[str, int] = field(default_factory=dict)
-    effects: tuple[Effect, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """The transaction is durable.
-
-    Attributes:
-        index: place in the log.
-        conversation: the log's own id of the conversation.
-        at: UNIX milliseconds of the entry.
-    """
-
-    index: int
-    conversation: str
-    at: int
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """Nothing happened: this version is no longer what was expected, or this counter has no room."""
-
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """Nothing happened: an effect cannot be. `what` says why, `reason` how a caller is told."""
-
-    what: str
-    reason: Reason = Reason.UNEXPECTED
-
-
-Outcome = Recorded | Moved | Conflict
+__all__ = [
+    "CONTAINMENT",
+    "REVOCATION",
+    "AnswerQuestion",
+    "Away",
+    "Busy",
+    "CloseGrant",
+    "Conflict",
+    "Contain",
+    "ConversationRow",
+    "Effect",
+    "EntryRow",
+    "Glimpse",
+    "Memory",
+    "Moved",
+    "OpenGrant",
+    "Outcome",
+    "PinRow",
+    "Place",
+    "QuestionRow",
+    "Recorded",
+    "Release",
+    "Remember",
+    "Reserve",
+    "RevokeKey",
+    "SaveKey",
+    "SavePins",
+    "SavePolicy",
+    "SaveQuestion",
+    "SaveSetting",
+    "Seal",
+    "Snapshot",
+    "Store",
+    "Strike",
+    "Transaction",
+    "Unmoved",
+    "UseApproval",
+    "UseKey",
+    "pins_version",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +100,42 @@ class Snapshot:
     versions: Mapping[str, int]
     last: int
     contained: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a memory has of what was asked.
+
+    Attributes:
+        glimpses: the rows of the fingerprints that were asked for.
+        whole: False where it was full, or a grant ended whose facts never came.
+        version: what `Unmoved` compares; 0 for a memory that never was.
+    """
+
+    glimpses: tuple[Glimpse, ...]
+    whole: bool
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionRow:
+    """A question as it is stored. `state`: "open", "granted", "denied" or "used".
+
+    Attributes:
+        question: as it was asked.
+        tenant: whose it is.
+        asked: UNIX milliseconds.
+        state: what became of it.
+        answered_by: "issuer/subject" of who answered, "" while nobody did.
+        word: "reviewer" or "client", "" while nobody answered.
+    """
+
+    question: SaveQuestion
+    tenant: str
+    asked: int
+    state: str
+    answered_by: str = ""
+    word: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +211,34 @@ class Store(Protocol):
 
     def used(self, tenant: str, counters: Sequence[tuple[str, int]]) -> list[int]:
         """How much was taken from each counter after a time: (counter, UNIX ms), in their order."""
+        ...
+
+    def recall(self, tenant: str, memory: str, pending: str, fingerprints: Sequence[bytes]) -> Memory:
+        """What a memory has of these fingerprints.
+
+        Args:
+            tenant: whose it is.
+            memory: its name.
+            pending: the counter that each grant holds whose facts are still to come: rows of it whose grant
+                is open no more make the memory not whole.
+            fingerprints: what is asked for.
+        """
+        ...
+
+    def approval(self, tenant: str, issuer: str, subject: str, digest: str, at: int) -> QuestionRow | None:
+        """The newest question of this principal on this digest, neither used nor void at `at` (UNIX ms)."""
+        ...
+
+    def question(self, tenant: str, id_: str) -> QuestionRow | None:
+        """One question."""
+        ...
+
+    def questions(self, tenant: str, at: int) -> list[QuestionRow]:
+        """Every question that is not void at `at` (UNIX ms), the oldest first."""
+        ...
+
+    def open_questions(self, tenant: str, issuer: str, subject: str, at: int) -> int:
+        """How many questions of this principal are open, and not void at `at` (UNIX ms)."""
         ...
 
     def versions(self, tenant: str) -> Mapping[str, int]:

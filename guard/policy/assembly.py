@@ -7,17 +7,41 @@ from typing import Any, Final
 
 from guard.core.canonical import escape
 from guard.core.model import SUBJECTS, PolicyRef
+from guard.policy.counting import Budget, Ceiling, Limit, Sequence
 from guard.policy.findings import invalid, nearest
+from guard.policy.grammar import KINDS, About, ToolMatch
 from guard.policy.instants import milliseconds, span
-from guard.policy.language import KINDS, About, PolicyDocument, ToolMatch
+from guard.policy.kinds import (
+    AskRule,
+    Hours,
+    Intent,
+    OriginRule,
+    Pattern,
+    Protected,
+    Role,
+    Source,
+    Strikes,
+    ToolRule,
+)
+from guard.policy.language import (
+    HoursDocument,
+    LimitDocument,
+    PolicyDocument,
+    SequenceDocument,
+    StrikesDocument,
+)
 from guard.policy.reading import Text
-from guard.policy.rules import Intent, Limit, Pattern, Policy, Protected, Role, ToolRule
+from guard.policy.rules import Policy, Remembering
 from guard.policy.schema import Schema, compile_schema
 from guard.policy.vocabulary import SchemaRefused
+from guard.policy.zones import zone
 
 MAX_INHERITANCE: Final = 64
-_ABOUT: Final = ("intents", "protected", "limits")
+_ABOUT: Final = ("intents", "protected", "limits", "hours", "sequences", "sources", "origins", "asks")
 """The fields whose rules name what they are about."""
+_DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_MIDNIGHT: Final = 24 * 60
+_LONGEST_UNKNOWN: Final = 3_600_000  # milliseconds that a call whose ending nobody knows keeps its place
 
 
 def assemble(document: PolicyDocument, text: Text, sha256: str) -> Policy:
@@ -40,7 +64,9 @@ def assemble(document: PolicyDocument, text: Text, sha256: str) -> Policy:
         ref=PolicyRef(document.id, document.version, sha256),
         mode=document.mode,
         roles={
-            name: Role(roles.scopes(name), role.may_assert_conversations)
+            name: Role(
+                roles.scopes(name), role.may_assert_conversations, role.may_assert_user, role.may_approve
+            )
             for name, role in document.roles.items()
         },
         tools=tuple(
@@ -53,26 +79,113 @@ def assemble(document: PolicyDocument, text: Text, sha256: str) -> Policy:
             for rule in getattr(document, field)
         ),
         intents=tuple(
-            Intent(rule.id, _patterns(rule), _compiled(rule.schema_, text, f"/intents/{index}/schema"))
-            for index, rule in enumerate(document.intents)
+            Intent(rule.id, _patterns(rule), schema, rule.because, request)
+            for rule, schema, request in _with_schemas(document, "intents", text)
         ),
         protected=tuple(
-            Protected(
+            Protected(rule.id, _patterns(rule), schema, rule.because, request)
+            for rule, schema, request in _with_schemas(document, "protected", text)
+        ),
+        asks=tuple(
+            AskRule(rule.id, _patterns(rule), schema, rule.because, request, rule.approver, span(rule.ttl))
+            for rule, schema, request in _with_schemas(document, "asks", text)
+        ),
+        limits=tuple(_limit(rule) for rule in document.limits if rule.per),
+        ceilings=tuple(
+            Ceiling(rule.id, _patterns(rule), rule.depth, rule.result_bytes, rule.because)
+            for rule in document.limits
+            if not rule.per
+        ),
+        hours=tuple(_hours(rule, text, f"/hours/{index}") for index, rule in enumerate(document.hours)),
+        sequences=tuple(_sequence(rule) for rule in document.sequences),
+        sources=tuple(
+            Source(f"sources/{index}", _patterns(rule), rule.trust, dict(rule.fields))
+            for index, rule in enumerate(document.sources)
+        ),
+        origins=tuple(
+            OriginRule(
                 rule.id,
                 _patterns(rule),
-                None if rule.schema_ is None else _compiled(rule.schema_, text, f"/protected/{index}/schema"),
+                tuple(rule.arguments),
+                frozenset(rule.accept),
+                frozenset(rule.constants),
+                rule.otherwise == "ask",
+                rule.approver,
+                span(rule.ttl),
                 rule.because,
             )
-            for index, rule in enumerate(document.protected)
+            for rule in document.origins
         ),
-        limits=tuple(
-            Limit(rule.id, _patterns(rule), frozenset(rule.per), rule.calls, span(rule.window), rule.because)
-            for rule in document.limits
-        ),
+        servers={name: frozenset(server.scopes) for name, server in document.servers.items()},
         trusted=frozenset(name for name, server in document.servers.items() if server.trust_declared_scopes),
+        remembering=Remembering(
+            span(document.memory.window), document.memory.values, document.memory.user_overrides
+        ),
+        strikes=_strikes(
+            conversation=document.containment.conversation, principal=document.containment.principal
+        ),
         expires=_instant(document.expires),
         observe_until=_instant(document.observe_until),
     )
+
+
+def _with_schemas(
+    document: PolicyDocument, field: str, text: Text
+) -> Iterator[tuple[Any, Schema | None, Schema | None]]:
+    """Each rule of a field with its schemas over arguments and request, compiled."""
+    for index, rule in enumerate(getattr(document, field)):
+        schema, request = (
+            None if source is None else _compiled(source, text, f"/{field}/{index}/{name}")
+            for name, source in (("schema", rule.schema_), ("request", rule.request))
+        )
+        if field == "intents" and schema is None and request is None:
+            raise invalid(text, f"/{field}/{index}", "says nothing", "add `schema`, or `request`, or both")
+        yield rule, schema, request
+
+
+def _limit(rule: LimitDocument) -> Limit:
+    """A limit with a counter."""
+    most = rule.calls or rule.at_once or 0
+    budget = None
+    if rule.sum is not None and rule.of is not None:
+        most = rule.sum * 10**rule.digits
+        currency = rule.currency
+        budget = Budget(
+            rule.of, rule.digits, *((currency.at, currency.is_) if currency is not None else ("", ""))
+        )
+    window = _LONGEST_UNKNOWN if rule.window is None else span(rule.window)
+    held = rule.at_once is not None
+    return Limit(rule.id, _patterns(rule), frozenset(rule.per), most, window, rule.because, budget, held)
+
+
+def _hours(rule: HoursDocument, text: Text, at: str) -> Hours:
+    try:
+        rules = zone(rule.zone)
+    except ValueError as error:
+        raise invalid(text, f"{at}/zone", str(error), "use a name of the IANA time zone database") from None
+    begin, end = (int(time[:2]) * 60 + int(time[3:]) for time in (rule.from_, rule.to))
+    if begin == _MIDNIGHT:
+        raise invalid(text, f"{at}/from", "24:00 begins nothing", "write 00:00")
+    days = frozenset(map(_DAYS.index, rule.days))
+    return Hours(rule.id, _patterns(rule), days, begin, end, rules, rule.because)
+
+
+def _sequence(rule: SequenceDocument) -> Sequence:
+    others = rule.requires or rule.after or []
+    requires = rule.requires is not None
+    return Sequence(
+        rule.id,
+        _patterns(rule),
+        tuple(sorted({Pattern(one.match, one.server) for one in others})),
+        requires,
+        span(rule.within if requires else rule.for_),
+        rule.calls,
+        rule.because,
+    )
+
+
+def _strikes(**every: StrikesDocument | None) -> dict[str, Strikes]:
+    return {kind: Strikes(one.denials, span(one.window)) for kind, one in every.items() if one is not None}
 
 
 def _instant(text: str | None) -> int | None:
@@ -124,7 +237,8 @@ def _ids(document: PolicyDocument) -> Iterator[tuple[str, str]]:
             if one.id is not None:
                 yield f"/{field}/{index}/id", one.id
     for field in _ABOUT:
-        yield from ((f"/{field}/{i}/id", rule.id) for i, rule in enumerate(getattr(document, field)))
+        if field != "sources":  # what they say is named by what says it
+            yield from ((f"/{field}/{i}/id", rule.id) for i, rule in enumerate(getattr(document, field)))
 
 
 def _check_ids(document: PolicyDocument, text: Text) -> None:

@@ -9,19 +9,56 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
+from guard.core.canonical import write
 from guard.core.errors import GuardError, Reason, printable
-from guard.core.model import SUBJECTS, Allow, Call, Conversation, Decision, Facts, Pin, Principal, Tool
+from guard.core.model import (
+    SUBJECTS,
+    Allow,
+    Appearance,
+    Approval,
+    Ask,
+    Call,
+    Conversation,
+    Decision,
+    Facts,
+    Parent,
+    Pin,
+    Principal,
+    Seen,
+    Tool,
+)
 from guard.policy.decide import decide
 from guard.policy.document import load
 from guard.policy.findings import explain_invalid, invalid, nearest
+from guard.policy.grammar import KINDS, Id, Instant, Pointer, RoleName, Strict, WideScope
 from guard.policy.instants import milliseconds
-from guard.policy.language import KINDS, Id, Instant, RoleName, Scope, Strict
+from guard.policy.language import Approver, Trust
+from guard.policy.origins.values import glimpses, spoken
 from guard.policy.reading import Text, read
 from guard.policy.rules import Policy
+
+_SALT: Final = b"cases beside a policy"
+
+
+class SaidDocument(Strict):
+    """Something that was said before: a result as text or as JSON, or the user's words."""
+
+    by: Annotated[str, Field(pattern=r"^(user|(tool|prompt|resource|server):\S{1,512})$")]
+    trust: Trust = "untrusted"
+    fields: dict[Pointer, Trust] = Field(default={})
+    text: str | None = None
+    value: Any = None
+
+
+class ApprovedDocument(Strict):
+    """A person approved this very call."""
+
+    rules: list[str]
+    word: Approver = "reviewer"
 
 
 class FactsDocument(Strict):
@@ -29,9 +66,15 @@ class FactsDocument(Strict):
 
     now: Instant = "1970-01-01T00:00:00Z"
     contained: list[Literal["all", "conversation", "principal", "sealed", "tool"]] = Field(default=[])
-    used: dict[Id, Annotated[int, Field(ge=0)]] = Field(
-        default={}, description="how much of each limit was used inside its window; 0 where nothing is said"
+    used: dict[
+        Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._/-]{0,191}$")], Annotated[int, Field(ge=0)]
+    ] = Field(
+        default={},
+        description="how much of each limit, and of each sequence, was used inside its window; else 0",
     )
+    said: list[SaidDocument] = Field(default=[], description="what was said before, and by whom")
+    whole: bool = Field(default=True, description="whether nothing is missing of what was said")
+    approved: ApprovedDocument | None = None
 
 
 class CaseDocument(Strict):
@@ -45,11 +88,15 @@ class CaseDocument(Strict):
     method: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     server: Annotated[str, Field(min_length=1, max_length=256)] = "server"
     principal: Annotated[str, Field(min_length=1, max_length=256)] = "someone"
-    scopes: list[Scope] | None = Field(default=None, description="what the credential narrows its role to")
-    declared: list[Scope] = Field(default=[], description="scopes that the tool's author declares")
+    scopes: list[WideScope] | None = Field(
+        default=None, description="what the credential narrows its role to"
+    )
+    declared: list[WideScope] = Field(default=[], description="scopes that the tool's author declares")
     arguments: dict[str, Any] = Field(default={}, description="of a method, its params")
     facts: FactsDocument = FactsDocument()
-    expect: Literal["allow", "deny"]
+    intents: list[Id] = Field(default=[], description="declared intents")
+    depth: Annotated[int, Field(ge=0, le=1000)] = Field(default=0, description="how many calls led to it")
+    expect: Literal["allow", "ask", "deny"]
     reason: str | None = None
     rule: str | None = None
 
@@ -71,6 +118,7 @@ class Case:
         call: what is asked.
         reason: why it must be denied, None if it must be allowed.
         rule: the id that the decision must name, None if any will do.
+        expect: "allow", "ask" or "deny".
     """
 
     name: str
@@ -78,6 +126,7 @@ class Case:
     call: Call
     reason: Reason | None
     rule: str | None
+    expect: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +146,7 @@ class CaseResult:
     @property
     def expected(self) -> str:
         """What the case asked for, in words."""
-        head = "allow" if self.case.reason is None else f"deny {self.case.reason}"
+        head = self.case.expect if self.case.reason is None else f"deny {self.case.reason}"
         return head if self.case.rule is None else f"{head} by {self.case.rule}"
 
     @property
@@ -105,6 +154,8 @@ class CaseResult:
         """What the policy said, in words."""
         if isinstance(self.decision, Allow):
             return f"allow by {', '.join(self.decision.rules)}"
+        if isinstance(self.decision, Ask):
+            return f"ask by {', '.join(self.decision.rules)}"
         return f"deny {self.decision.reason}" + (f" by {self.decision.rule}" if self.decision.rule else "")
 
 
@@ -131,14 +182,14 @@ def read_cases(data: bytes, *, name: str) -> tuple[Case, ...]:
             remedy = (
                 "say why: add `reason`"
                 if case.expect == "deny"
-                else "remove `reason`, an allowed call has none"
+                else "remove `reason`, only a denied call has one"
             )
             raise invalid(text, at, f"the case expects {case.expect}", remedy)
         if case.reason is not None and case.reason not in list(Reason):
             what = f"no reason is called `{printable(case.reason)}`"
             raise invalid(text, f"{at}/reason", what, nearest(case.reason, list(Reason)))
         reason = None if case.reason is None else Reason(case.reason)
-        cases[case.name] = Case(case.name, text.where(at), _call(case), reason, case.rule)
+        cases[case.name] = Case(case.name, text.where(at), _call(case), reason, case.rule, case.expect)
     return tuple(cases.values())
 
 
@@ -182,8 +233,13 @@ def asked(kind: str, name: str, arguments: Mapping[str, Any]) -> tuple[str, dict
 
 
 def unused(policy: Policy) -> dict[str, int]:
-    """How much was used of each limit, where nothing was."""
-    return {limit.id: 0 for limit in policy.limits}
+    """How much was used of each limit and sequence, in each layer, where nothing was."""
+    found: dict[str, int] = {}
+    for layer in policy.layers:
+        found |= {limit.id: 0 for limit in layer.limits}
+        for sequence in layer.sequences:
+            found |= {sequence.id: 0, f"{sequence.id}/spent": 0}
+    return found
 
 
 def _with_limits(case: Case, policy: Policy) -> Call:
@@ -192,7 +248,9 @@ def _with_limits(case: Case, policy: Policy) -> Call:
     for limit in facts.used:
         if limit not in limits:
             raise GuardError(
-                f"no limit is called `{printable(limit)}`", where=case.where, remedy=nearest(limit, limits)
+                f"no limit and no sequence is called `{printable(limit)}`",
+                where=case.where,
+                remedy=nearest(limit, limits),
             )
     return replace(case.call, facts=replace(facts, used={**limits, **facts.used}))
 
@@ -208,9 +266,13 @@ def _check_subject(case: CaseDocument, text: Text, at: str) -> None:
 
 def _judged(case: Case, decision: Decision) -> CaseResult:
     if isinstance(decision, Allow):
-        passed = case.reason is None and (case.rule is None or case.rule in decision.rules)
+        passed = case.expect == "allow" and (case.rule is None or case.rule in decision.rules)
+    elif isinstance(decision, Ask):
+        passed = case.expect == "ask" and (case.rule is None or case.rule in decision.rules)
     else:
-        passed = case.reason is decision.reason and case.rule in (None, decision.rule)
+        passed = (
+            case.expect == "deny" and case.reason is decision.reason and case.rule in (None, decision.rule)
+        )
     return CaseResult(case, decision, passed)
 
 
@@ -241,5 +303,30 @@ def _call(case: CaseDocument) -> Call:
             now=milliseconds(case.facts.now),
             contained=frozenset(case.facts.contained),
             used=case.facts.used,
+            seen=_seen(case.facts),
+            approval=_approval(case.facts.approved),
         ),
+        parent=Parent("verified", "", depth=case.depth - 1) if case.depth else None,
+        intents=frozenset(case.intents),
     )
+
+
+def _seen(facts: FactsDocument) -> Seen:
+    """What is remembered of what was said."""
+    values: dict[bytes, tuple[Appearance, ...]] = {}
+    for said in facts.said:
+        text = write(said.value) if said.text is None else said.text.encode()
+        found = (
+            spoken(text.decode(), _SALT)
+            if said.by == "user"
+            else glimpses(text, source=said.by, trust=said.trust, fields=said.fields, salt=_SALT)
+        )
+        for fingerprint, appearance in found:
+            values[fingerprint] = (*values.get(fingerprint, ()), appearance)
+    return Seen(values, facts.whole, _SALT)
+
+
+def _approval(approved: ApprovedDocument | None) -> Approval | None:
+    if approved is None:
+        return None
+    return Approval("case", frozenset(approved.rules), "case/reviewer", approved.word)

@@ -34,7 +34,7 @@ _OF_TYPE: Final[Mapping[str, str]] = {
 def cautions(policy: Policy) -> Iterator[str]:
     """Warnings about a policy, one sentence each, in the order of the rules."""
     for intent in policy.intents:
-        for pointer, part in subschemas(intent.schema.source):
+        for pointer, part in subschemas(True if intent.schema is None else intent.schema.source):
             if isinstance(part, dict):
                 yield from (f"{intent.id}: schema{pointer}: {what}" for what in _of_part(part))
     granted = frozenset[str]().union(*(role.scopes for role in policy.roles.values()))

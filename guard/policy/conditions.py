@@ -1,7 +1,7 @@
 """The conditions of the world that a call needs, as tables: what is denied, and when.
 
-They beat every rule, and they come first: what stands higher is said first. Beside them stand what
-arguments must be, and whether a limit has room.
+They beat every rule, and they come first: what stands higher is said first. Beside them stands what
+arguments must be.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Final
 
 from guard.core.canonical import NotIJson, check
 from guard.core.errors import Reason
-from guard.core.model import Call, Facts, Pin, Reservation
-from guard.policy.rules import Policy, RuleFailed
+from guard.core.model import Call, Facts, Pin
+from guard.policy.rules import Policy
 
 CLOCK_TOLERANCE: Final = 10_000  # milliseconds
 
@@ -64,15 +64,3 @@ def fault(call: Call) -> str | None:
     except NotIJson as found:
         return f"{ARGUMENTS[call.tool.kind]}{found.pointer}"
     return None
-
-
-def has_room(wanted: Reservation, facts: Facts) -> bool:
-    """Whether a counter has room for what a call takes.
-
-    Raises:
-        RuleFailed: nobody said how much was taken.
-    """
-    used = facts.used.get(wanted.limit)
-    if type(used) is not int or used < 0:
-        raise RuleFailed(wanted.limit)
-    return used + wanted.amount <= wanted.most

@@ -5,20 +5,25 @@ The verdict is `decide`'s. The steps are worked out a second time and must lead 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from guard.core.errors import Reason, printable
-from guard.core.model import Allow, Call, Decision, Deny, Pin
-from guard.policy.conditions import ARGUMENTS, PINS, RUNTIME, fault, has_room
+from guard.core.model import Allow, Ask, Call, Decision, Deny, Pin
+from guard.policy import derivation
+from guard.policy.conditions import ARGUMENTS, PINS, RUNTIME, fault
 from guard.policy.decide import decide, hidden
+from guard.policy.judging import Judging
+from guard.policy.kinds import Held
+from guard.policy.request import Asked
 from guard.policy.rules import Intent, Matching, Policy, Protected, RuleFailed
 from guard.policy.schema import Failure
 from guard.policy.uris import oddity
 
 PASSED: Final = "passed"
 DENIED: Final = "denied"
+ASKED: Final = "asked"
 OBSERVED: Final = "observed"
 NOTED: Final = "noted"
 
@@ -96,6 +101,13 @@ class Explanation:
                 "obligations": list(self.decision.obligations),
                 "mode": self.decision.mode,
             }
+        elif isinstance(self.decision, Ask):
+            decision = {
+                "decision": "ask",
+                "rules": list(self.decision.rules),
+                "approver": self.decision.approver,
+                "pointers": list(self.decision.pointers),
+            }
         else:
             decision = {
                 "decision": "deny",
@@ -107,6 +119,8 @@ class Explanation:
 
     def __str__(self) -> str:
         verdict = "allowed"
+        if isinstance(self.decision, Ask):
+            verdict = f"a person must approve: {', '.join(self.decision.rules)}"
         if isinstance(self.decision, Deny):
             at = f" at {self.decision.pointer}" if self.decision.pointer else ""
             rule = f" by {self.decision.rule}" if self.decision.rule else ""
@@ -119,21 +133,44 @@ def explain(call: Call, policy: Policy) -> Explanation:
     steps: list[Step] = []
     for step in _steps(call, policy):
         steps.append(step)
-        if step.outcome == DENIED:
+        if step.outcome in {DENIED, ASKED}:
             break
     return Explanation(decide(call, policy), tuple(steps))
 
 
 def _steps(call: Call, policy: Policy) -> Iterator[Step]:
+    for layer in policy.layers:
+        if not policy.above:
+            yield from _layer(call, layer)
+            continue
+        steps: list[Step] = []
+        for step in _layer(call, layer):
+            steps.append(step)
+            if step.outcome in {DENIED, ASKED}:
+                break
+        last = steps[-1]
+        outcome = last.outcome if last.outcome in {DENIED, ASKED} else PASSED
+        yield Step(
+            f"policy {layer.ref.id}",
+            outcome,
+            last.rule if outcome != PASSED else "",
+            reason=last.reason,
+            pointer=last.pointer if outcome != PASSED else "",
+            steps=tuple(steps),
+        )
+
+
+def _layer(call: Call, policy: Policy) -> Iterator[Step]:
     tool = call.tool
     about, held = policy.about(tool.server, tool.name, tool.kind), policy.held(call.principal)
+    judging = Judging(call, policy, about)
     for reason, stands in RUNTIME:
         yield _step(f"not {reason}", reason if stands(call.facts, policy) else None)
     known = f"known are {_names(policy.roles)}"
     yield _step(
         f"role {call.principal.role}", Reason.UNAUTHORIZED_ROLE if held is None else None, detail=known
     )
-    held = held or frozenset()
+    held = held or Held(frozenset())
     yield _listed(call, policy, about, held)
     yield _step("pin", PINS.get(tool.pin) if tool.pin is not Pin.MATCHES else None, detail=str(tool.pin))
     contained = Reason.TOOL_CONTAINED if "tool" in call.facts.contained else None
@@ -141,11 +178,70 @@ def _steps(call: Call, policy: Policy) -> Iterator[Step]:
     pointer = fault(call)
     broken = None if pointer is None else Reason.ARGUMENTS_NOT_IJSON
     yield _step("arguments are an I-JSON object", broken, pointer=pointer or "")
-    yield _forbidding(call, about)
+    yield _forbidding(judging.asked, about)
     yield _scopes(call, policy, about, held)
-    yield _intents(call, policy, about)
-    if about.limits:
-        yield _limits(call, policy, about)
+    yield _hours(call, about)
+    yield _intents(call, policy, about, judging)
+    yield from _said(judging, about)
+
+
+def _hours(call: Call, about: Matching) -> Step:
+    check = "the hour is right"
+    if not about.hours:
+        return _step(check, None)
+    held = [rule.hold(call.facts.now) for rule in about.hours]
+    steps = tuple(
+        Step("hours", NOTED, rule.id, "inside" if right else "outside")
+        for rule, right in zip(about.hours, held, strict=True)
+    )
+    return _step(
+        check,
+        None if any(held) else Reason.OUTSIDE_HOURS,
+        rule="" if any(held) else about.hours[0].id,
+        steps=steps,
+    )
+
+
+def _said(judging: Judging, about: Matching) -> Iterator[Step]:
+    """Counters, origins and questions, as the rules say them."""
+    if about.counts:
+        steps = _noted(derivation.counted(judging.call, about))
+        yield _first("what must come before has come, and every limit has room", judging.counters(), steps)
+    if about.origins:
+        check = "every value comes from where it may"
+        try:
+            steps = _noted(derivation.origins(judging))
+        except RuleFailed as failed:
+            yield _step(check, Reason.RULE_FAILED, rule=failed.rule)
+            return
+        yield _first(check, judging.origins(), steps)
+    if about.questions:
+        yield _asks(judging)
+
+
+def _asks(judging: Judging) -> Step:
+    check = "nobody has to approve"
+    try:
+        asking, steps = judging.questions(), _noted(derivation.asks(judging))
+    except RuleFailed as failed:
+        return _step(check, Reason.RULE_FAILED, rule=failed.rule)
+    if asking is None:
+        return _step(check, None, steps=steps)
+    return Step(check, ASKED, asking[0][0], ", ".join(asking[0]), steps=steps)
+
+
+def _noted(found: Iterable[derivation.Found]) -> tuple[Step, ...]:
+    return tuple(Step(kind, NOTED, rule, words) for kind, rule, words in found)
+
+
+def _first(check: str, denials: Iterable[Deny], steps: tuple[Step, ...]) -> Step:
+    try:
+        found = next(iter(denials), None)
+    except RuleFailed as failed:
+        found = Deny(Reason.RULE_FAILED, failed.rule)
+    if found is None:
+        return _step(check, None, steps=steps)
+    return _step(check, found.reason, rule=found.rule, pointer=found.pointer, steps=steps)
 
 
 def _step(check: str, reason: Reason | None, **more: Any) -> Step:
@@ -156,11 +252,13 @@ def _names(names: Any) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def _listed(call: Call, policy: Policy, about: Matching, held: frozenset[str]) -> Step:
+def _listed(call: Call, policy: Policy, about: Matching, held: Held) -> Step:
     check, reason = f"the {call.tool.kind} is listed", hidden(policy, about, held)
     rules = tuple(
         Step(
-            "all scopes of the rule are held" if rule.scopes <= held else "a scope of the rule is not held",
+            "all scopes of the rule are held"
+            if held.covers(rule.scopes)
+            else "a scope of the rule is not held",
             NOTED,
             rule.id,
             f"requires {_names(rule.scopes)}",
@@ -169,14 +267,14 @@ def _listed(call: Call, policy: Policy, about: Matching, held: frozenset[str]) -
     )
     if reason is None and not rules:
         return Step(check, OBSERVED, detail="no rule lists it; in enforce mode it is denied")
-    detail = f"held are {_names(held)}"
+    detail = f"held are {' and '.join(held.named())}"
     if about.odd:
         detail = f"the URI has {oddity(call.tool.name)}, so only a rule that spells it out lists it; {detail}"
     return _step(check, reason, detail=detail, steps=rules)
 
 
-def _forbidding(call: Call, about: Matching) -> Step:
-    judged = [(rule, _says(rule, call)) for rule in about.protected]
+def _forbidding(asked: Asked, about: Matching) -> Step:
+    judged = [(rule, _says(rule, asked)) for rule in about.protected]
     reasons = {"matches": Reason.PROTECTED, "failed": Reason.RULE_FAILED}
     steps = tuple(
         Step("protected", NOTED, rule.id, f"{verdict}; {rule.because}".rstrip("; "))
@@ -188,26 +286,26 @@ def _forbidding(call: Call, about: Matching) -> Step:
     return _step("nothing forbids", None, steps=steps)
 
 
-def _says(rule: Intent | Protected, call: Call) -> str:
+def _says(rule: Intent | Protected, asked: Asked) -> str:
     try:
-        return "matches" if rule.matches(call.arguments) else "does not match"
+        return "matches" if rule.matches(asked) else "does not match"
     except RuleFailed:
         return "failed"
 
 
-def _scopes(call: Call, policy: Policy, about: Matching, held: frozenset[str]) -> Step:
+def _scopes(call: Call, policy: Policy, about: Matching, held: Held) -> Step:
     needed = policy.needs(call.tool)
-    detail = f"needed are {_names(needed)}; missing are {_names(needed - held)}"
-    if needed <= held:
+    detail = f"needed are {_names(needed)}; missing are {_names(held.lacks(needed))}"
+    if held.covers(needed):
         return _step("every required scope is held", None, detail=detail)
-    lacking = sorted(rule.id for rule in about.tools if rule.scopes - held)
+    lacking = sorted(rule.id for rule in about.tools if not held.covers(rule.scopes))
     rule = lacking[0] if lacking else f"servers/{call.tool.server}"
     return _step("every required scope is held", Reason.MISSING_SCOPE, rule=rule, detail=detail)
 
 
-def _intents(call: Call, policy: Policy, about: Matching) -> Step:
+def _intents(call: Call, policy: Policy, about: Matching, judging: Judging) -> Step:
     check = "an intent matches"
-    judged = [(rule, _says(rule, call)) for rule in about.intents]
+    judged = [(rule, _says(rule, judging.asked)) for rule in about.intents]
     steps = tuple(
         Step(
             "intent",
@@ -221,37 +319,28 @@ def _intents(call: Call, policy: Policy, about: Matching) -> Step:
     for rule, verdict in judged:
         if verdict == "failed":
             return _step(check, Reason.RULE_FAILED, rule=rule.id, steps=steps)
+    for declared in sorted(call.intents - policy.others):
+        if declared not in judging.matched:
+            known = declared if policy.declares(declared) else ""
+            return _step(
+                f"the declared intent {declared} matches", Reason.OUTSIDE_INTENT, rule=known, steps=steps
+            )
     if not judged or any(verdict == "matches" for _, verdict in judged):
         return _step(check, None, detail="" if judged else f"none names the {call.tool.kind}", steps=steps)
     if policy.observing:
         return Step(check, OBSERVED, detail="none matches; in enforce mode it is denied", steps=steps)
     first = about.intents[0]
-    pointer = f"{ARGUMENTS[call.tool.kind]}{first.first_failure(call.arguments)}"
+    pointer = f"{ARGUMENTS[call.tool.kind]}{first.first_failure(judging.asked)}"
     return _step(check, Reason.INTENT_UNMATCHED, rule=first.id, pointer=pointer, steps=steps)
-
-
-def _limits(call: Call, policy: Policy, about: Matching) -> Step:
-    """Every limit on what is called, with what it counts apart and how much of it was used."""
-    check, reason, at_fault = "every limit has room", None, ""
-    steps = []
-    wanted = policy.reservations(call.principal, call.tool, call.conversation)
-    for limit, one in zip(about.limits, wanted, strict=True):
-        try:
-            found = None if has_room(one, call.facts) else Reason.LIMIT_REACHED
-        except RuleFailed:
-            found = Reason.RULE_FAILED
-        if reason is None and found is not None:
-            reason, at_fault = found, limit.id
-        used = call.facts.used.get(limit.id, "an unknown number")
-        per = _names(limit.per).replace(", ", " and ")
-        detail = f"{limit.most} calls in {limit.window // 1000} seconds per {per}, {used} used"
-        steps.append(Step("limit", NOTED, limit.id, f"{detail}; {limit.because}".rstrip("; ")))
-    return _step(check, reason, rule=at_fault, steps=tuple(steps))
 
 
 def _failures(rule: Intent, call: Call) -> tuple[Step, ...]:
     at = ARGUMENTS[call.tool.kind]
-    return tuple(_failure(found, at) for found in rule.schema.failures(call.arguments))
+    return (
+        tuple(_failure(found, at) for found in rule.schema.failures(call.arguments))
+        if rule.schema is not None
+        else ()
+    )
 
 
 def _failure(found: Failure, at: str) -> Step:

@@ -27,6 +27,7 @@ _RETRYABLE: Final = frozenset(
         Reason.CLOCK_BEHIND,
         Reason.CLOCK_AHEAD,
         Reason.LIMIT_REACHED,
+        Reason.APPROVAL_REQUIRED,
         Reason.UPSTREAM_UNAVAILABLE,
         Reason.OVERLOADED,
     }
@@ -39,6 +40,7 @@ _UNKNOWN: Final[Mapping[str, Reason]] = {
 }
 _INPUT: Final = b'"input_required"'
 _READ: Final = "resources/read"
+_PERSON: Final = frozenset({Reason.APPROVAL_REQUIRED, Reason.APPROVAL_REFUSED})
 _PIN: Final = frozenset({Reason.TOOL_UNPINNED, Reason.TOOL_CHANGED})
 
 
@@ -74,17 +76,32 @@ def denial(
     server: Served,
     pin_command: str = "",
     kind: str = "tool",
+    hint: str = "",
+    more: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """An answer that says no, for people and for programs: a tool's result, or else an error."""
+    """An answer that says no, for people and for programs: a tool's result, or else an error.
+
+    Args:
+        message: what is answered.
+        decision_id: the call's.
+        deny: why.
+        server: who serves.
+        pin_command: what accepts a tool that is not as it was pinned.
+        kind: what was called.
+        hint: what to do next where a person must approve, or did not.
+        more: what else programs are told of that.
+    """
     if deny.reason in _ALIKE:
         deny = Deny(told(deny.reason, kind))
+    if deny.reason not in _PERSON:  # by now it is denied for another reason than was said
+        hint, more = "", None
     field = printable(deny.pointer)
     where = f"; field: {field}" if field else ""
     text = f"Denied by Guard (reason: {deny.reason}{where}; decision: {decision_id}). Nothing was sent. "
     if deny.reason in _PIN:
         text += f"The operator accepts the tool with: {pin_command}"
     else:
-        text += "Ask whoever operates Guard."
+        text += hint or "Ask whoever operates Guard."
     about = {
         "decision": "deny",
         "reason": deny.reason,
@@ -92,6 +109,7 @@ def denial(
         "pointer": field,
         "decision_id": decision_id,
         "retryable": deny.reason in _RETRYABLE,
+        **(more or {}),
     }
     if deny.reason is Reason.STATE_INVALID:  # 2026-07-28: such a state must be answered with an error
         return wire.error(message.id, wire.DENIED, text, {DECISION_META: about})

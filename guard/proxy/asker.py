@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 
 from guard.core.model import OWN_META_PREFIX
 from guard.proxy import eras, wire
-from guard.proxy.endings import Flight
+from guard.proxy.endings import Flight, Tells
 
 EXTENSION: Final = "dev.guard-mcp/authorization"
 TASKS: Final = "io.modelcontextprotocol/tasks"
@@ -44,11 +44,13 @@ class Asker(Protocol):
         version: the revision that it agreed on with Guard.
         client: its `clientInfo`.
         capabilities: as it declared them.
+        telling: tells it what servers say, once that is remembered.
     """
 
     version: str
     client: Mapping[str, Any]
     capabilities: Mapping[str, Any]
+    telling: Tells
 
     def told(self, method: str, params: bytes, flight: Flight | None) -> None:
         """A server tells it something. `flight` is the request that it belongs to, None where unknown."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guard.core.errors import Reason, Refused, printable
-from guard.core.model import SUBJECTS, Call, Principal
+from guard.core.model import SUBJECTS, Allow, Call, Principal
 from guard.policy.decide import visible
 from guard.proxy import eras, wire
+from guard.proxy.endings import Flight
 from guard.proxy.house import Generation
 from guard.proxy.links import ToolServer
 from guard.proxy.upstream import Upstream
@@ -21,9 +22,13 @@ class Trail:
 
     Attributes:
         conversation: the log's own id of its conversation, once its grant stands.
+        allow: what it was granted, once it was asked for.
+        flight: the request that it came in, None for an attempt.
     """
 
     conversation: str = ""
+    allow: Allow | None = None
+    flight: Flight | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from guard.core.errors import Reason
 from guard.core.model import Call, Parent
@@ -48,6 +48,25 @@ class Unknown:
 Ending = Returned | Failed | Unknown
 
 
+class Tells(Protocol):
+    """Tells a client what servers say, once it is remembered."""
+
+    def after(
+        self,
+        server: str,
+        raw: bytes,
+        call: Call | None,
+        send: Callable[[], object],
+        drop: Callable[[], object] = ...,
+    ) -> None:
+        """Call `send` then. See `Telling`."""
+        ...
+
+    async def settled(self) -> None:
+        """All that was said by now was told, or will never be."""
+        ...
+
+
 @dataclass(slots=True)
 class Flight:
     """A request on its way.
@@ -68,6 +87,8 @@ class Flight:
         parked: what waits for it where nothing was sent for it yet and waiting is all that it does.
         barred: why it may go on no longer, None where it may.
         on_bar: called once when it is barred.
+        telling: tells its client what the server says meanwhile, once it is remembered; None where that is
+            told at once.
     """
 
     tell: Callable[[bytes], None] | None = field(default=None, repr=False)
@@ -83,6 +104,7 @@ class Flight:
     parked: asyncio.Task[Any] | None = field(default=None, repr=False)
     barred: Reason | None = None
     on_bar: Callable[[], None] | None = field(default=None, repr=False)
+    telling: Tells | None = field(default=None, repr=False)
 
     def cancel(self) -> None:
         """The client no longer waits. Before dispatch nothing is sent, after it nobody knows."""

@@ -21,6 +21,7 @@ from guard.proxy.links import ToolServer
 from guard.proxy.listing import behind, served_by
 from guard.proxy.replies import Garbage, completed, read_object, value_of
 from guard.proxy.shelves import SHELVES, Shelves
+from guard.proxy.telling import Shown, shown
 from guard.proxy.upstream import Upstream
 from guard.proxy.warden import NOBODY as NOBODIES
 from guard.proxy.wire import Malformed, Request
@@ -92,10 +93,13 @@ def admit(gate: Gate, message: Request) -> None:
 
 async def _list(gate: Gate, message: Request) -> bytes:
     shelf = SHELVES[message.method]
-    found = await _shelves(gate).shown(shelf, message.meta if message.modern else None)
+    shelves = _shelves(gate)
+    found = await shelves.shown(shelf, message.meta if message.modern else None)
     if found is None:
         raise Malformed(wire.METHOD_NOT_FOUND, f"no tool server has {shelf.capability}", message.id)
     one_page(message)
+    told = (Shown(item.server.about.name, item.name, shelf.kind, item.raw) for item in shelves.told)
+    await shown(gate, told, pinned=False)
     items, ttl = found
     caching = {"ttlMs": ttl, "cacheScope": "private"} if message.modern else {}
     value = {shelf.member: items, **caching}
@@ -121,7 +125,10 @@ async def _complete(gate: Gate, message: Request) -> bytes:
     server, own = await _found(gate, message, kind, name)
     upstream = await _shelves(gate).ready(server)
     params = {**message.params, "ref": {**ref, member: own}}
-    return _plain(message, await upstream.ask(message.method, params, message.meta, message.flight), upstream)
+    ending = await upstream.ask(message.method, params, message.meta, message.flight)
+    if isinstance(ending, Returned):
+        await shown(gate, [Shown(server.about.name, own, kind, ending.raw)], pinned=False)
+    return _plain(message, ending, upstream)
 
 
 async def _subscribe(gate: Gate, message: Request) -> bytes:

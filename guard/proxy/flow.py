@@ -6,39 +6,19 @@ what it is asked and breaks at any step, before or after the step took effect.
 
 from __future__ import annotations
 
-from typing import Final, Literal, Protocol
+from typing import Final
 
-from guard.artifact.grant import Grant
 from guard.artifact.verify import ArtifactRefused, Fault, VerifiedGrant
 from guard.core.errors import Reason, Refused
-from guard.core.model import Allow, Call, Decision, Deny, Principal
+from guard.core.model import Allow, Ask, Call, Deny
 from guard.proxy.endings import Ending, Failed, Returned, Unknown
+from guard.proxy.steps import APPROVED, World
 from guard.proxy.wire import Malformed, Request
 
 TRIES: Final = 3
 """How often a call is decided anew when the versions under its decision moved (step 6)."""
-
-
-class World(Protocol):
-    """Everything that a call asks for on its way. Any method may raise; a raise never permits."""
-
-    def identify(self, message: Request) -> Principal: ...  # noqa: D102 - the steps, named in flow
-    async def bind(self, message: Request, principal: Principal) -> Call: ...  # noqa: D102
-    def decide(self, call: Call) -> Decision: ...  # noqa: D102
-    def issue(self, call: Call, allow: Allow) -> Grant: ...  # noqa: D102
-    async def record(self, call: Call, allow: Allow, grant: Grant) -> Literal[True] | Deny:
-        """True if it stands; else something moved, and this is said if it keeps moving."""
-        ...
-
-    def verify(self, grant: Grant, call: Call) -> VerifiedGrant: ...  # noqa: D102
-    async def dispatch(  # noqa: D102
-        self, verified: VerifiedGrant, message: Request, call: Call
-    ) -> Ending: ...
-    async def end(self, call: Call, ending: Ending) -> None: ...  # noqa: D102
-    def reply(self, message: Request, call: Call, ending: Ending) -> bytes | None: ...  # noqa: D102
-    async def refuse(  # noqa: D102
-        self, message: Request, principal: Principal, call: Call | None, deny: Deny
-    ) -> bytes | None: ...
+QUESTIONS: Final = 3
+"""How often people may be asked about one call, one after the other."""
 
 
 async def authorize(message: Request, world: World) -> bytes | None:
@@ -54,11 +34,21 @@ async def authorize(message: Request, world: World) -> bytes | None:
     call: Call | None = None
     granted = False
     try:
-        for _ in range(TRIES):
+        tries = questions = 0
+        while tries < TRIES:
             call = await world.bind(message, principal)
             decision = world.decide(call)
+            if isinstance(decision, Ask) and questions < QUESTIONS:
+                answer = await world.ask(message, principal, call, decision)
+                if answer is not APPROVED:
+                    return answer
+                principal = world.identify(message)  # a person takes time
+                questions += 1
+                continue
             if not isinstance(decision, Allow):
-                return await world.refuse(message, principal, call, decision)
+                deny = decision if isinstance(decision, Deny) else Deny(Reason.APPROVAL_REQUIRED)
+                return await world.refuse(message, principal, call, deny)
+            tries += 1
             grant = world.issue(call, decision)
             granted = True  # from here on an entry may stand, whatever `record` says
             stands = await world.record(call, decision, grant)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -14,7 +15,7 @@ from guard.core.errors import Reason, printable
 from guard.proxy import eras, wire
 from guard.proxy.asker import ASKED, SAID, Asker
 from guard.proxy.callbacks import Asked
-from guard.proxy.endings import Ending, Flight, Returned, Unknown
+from guard.proxy.endings import Ending, Flight, Returned, Tells, Unknown
 from guard.proxy.replies import (
     Garbage,
     Line,
@@ -38,6 +39,7 @@ class Hearing(ABC):
         on_list_changed: called when it says that its tools changed.
 
     Attributes:
+        name: the operator's name for the server.
         version: the revision of MCP that was agreed on, "" before that.
         asker: the handshake-era client that it is spoken to for; None where there are many, or none.
         methods: what the operator lets through to it beside the methods of MCP.
@@ -46,6 +48,7 @@ class Hearing(ABC):
 
     def __init__(self, where: str, on_list_changed: Callable[[], None]) -> None:
         self.where = where
+        self.name = ""
         self.version = ""
         self.asker: Asker | None = None
         self.methods: frozenset[str] = frozenset()
@@ -106,10 +109,28 @@ class Hearing(ABC):
         """Whom it concerns: a subscription, the request that it came with, or the asker."""
         if self.modern:
             flight = self._subscribed(params) or flight or self._logging()
-            if flight is not None and flight.on_note is not None and not flight.cancelled:
-                flight.on_note(method, params)
-        elif self.asker is not None:
-            self.asker.told(method, params, flight)
+            if flight is not None and flight.on_note is not None:
+                note = partial(_note, flight, method, params)
+                if method == ACKNOWLEDGED:  # Guard asked, and it is Guard that hears it
+                    note()
+                else:
+                    self._tell(flight.telling, params, flight, note)
+        elif (asker := self.asker) is not None:
+            self._tell(asker.telling, params, flight, lambda: asker.told(method, params, flight))
+
+    def _tell(
+        self,
+        telling: Tells | None,
+        params: bytes,
+        flight: Flight | None,
+        send: Callable[[], object],
+        drop: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Send what the server says to a client, once it is remembered where it must be."""
+        if telling is None:
+            send()
+        else:
+            telling.after(self.name, params, flight.call if flight is not None else None, send, drop)
 
     def _subscribed(self, params: bytes) -> Flight | None:
         if b"subscriptionId" not in params:
@@ -145,12 +166,19 @@ class Hearing(ABC):
                 del self._asked[id_]
             self._answer((wire.failure if is_error else wire.result)(id_, value))
 
-        self._asked[id_] = asked = Asked(answer)
-        try:
-            asker.asked(method, without_own_meta(params or b"{}"), asked, self._notify, flight)
-        except Garbage:
+        def ask() -> None:
+            try:
+                asker.asked(method, shown, asked, self._notify, flight)
+            except Garbage:
+                refuse()
+                raise
+
+        def refuse() -> None:
             asked({"code": wire.INVALID_PARAMS, "message": "the params cannot be passed on"}, True)  # noqa: FBT003
-            raise
+
+        self._asked[id_] = asked = Asked(answer)
+        shown = without_own_meta(params or b"{}")
+        self._tell(asker.telling, shown, flight, ask, refuse)
 
     def _hear_called_off(self, params: bytes) -> None:
         """The server no longer waits for an answer of its client's."""
@@ -164,7 +192,8 @@ class Hearing(ABC):
         flight = self._flights.get(token) if type(token) is int else None
         if flight is not None and flight.on_progress is not None and not flight.cancelled:
             # As bytes: a number too large to be read must not break the pipe that it came by.
-            flight.on_progress({name: orjson.Fragment(bytes(value)) for name, value in params.items()})
+            shown = {name: orjson.Fragment(bytes(value)) for name, value in params.items()}
+            self._tell(flight.telling, orjson.dumps(shown), flight, partial(_progress, flight, shown))
 
     def _ending(self, result: bytes, failure: bytes, flight: Flight) -> Ending:
         """What the server answered with. Raises Garbage."""
@@ -179,3 +208,13 @@ class Hearing(ABC):
                 # What is of a kind that Guard does not know is not passed on.
                 return Unknown(Reason.UNEXPECTED, executed=True)
         return Returned(part, is_error=bool(failure))
+
+
+def _note(flight: Flight, method: str, params: bytes) -> None:
+    if flight.on_note is not None and not flight.cancelled:
+        flight.on_note(method, params)
+
+
+def _progress(flight: Flight, params: dict[str, Any]) -> None:
+    if flight.on_progress is not None and not flight.cancelled:
+        flight.on_progress(params)

@@ -39,6 +39,8 @@ class Generation:
         conversation: the configured conversation id, None for none.
         strict: whether a result waits until its ending is durable.
         parents: verifiers of artifacts that clients present, one for each trusted issuer.
+        intents: what the launch or the configuration declares for every call.
+        park: seconds that a call waits for a reviewer before it is denied.
     """
 
     policy: Policy
@@ -46,6 +48,8 @@ class Generation:
     conversation: str | None = None
     strict: bool = False
     parents: Sequence[Verifier] = field(default=(), repr=False)
+    intents: frozenset[str] = frozenset()
+    park: float = 60.0
 
     @property
     def only(self) -> ToolServer | None:
@@ -65,18 +69,22 @@ class Generation:
 
     def may_show(self, principal: Principal, server: str, kind: str) -> bool:
         """Whether the policy could show the principal anything of this kind at this server."""
-        held = self.policy.held(principal)
-        if held is None:
-            return False
-        return self.policy.observing or any(
-            pattern.kind == kind and fits(pattern.server, server) and rule.scopes <= held
-            for rule in self.policy.tools
-            for pattern in rule.tools
-        )
+        return all(_may_show(layer, principal, server, kind) for layer in self.policy.layers)
 
     def exposed(self, server: str, tool: str) -> str:
         """The client's name for a server's tool."""
         return tool if self.only is not None else f"{server}{JOINT}{tool}"
+
+
+def _may_show(layer: Policy, principal: Principal, server: str, kind: str) -> bool:
+    held = layer.held(principal)
+    if held is None:
+        return False
+    return layer.observing or any(
+        pattern.kind == kind and fits(pattern.server, server) and held.covers(rule.scopes)
+        for rule in layer.tools
+        for pattern in rule.tools
+    )
 
 
 class Watcher(Protocol):
@@ -97,11 +105,13 @@ class House:
         clock: UNIX milliseconds.
         generation: the first one.
         seal: seals what servers hand out to get back.
+        salt: keys the fingerprints of what was seen: the same in every replica, and not in the store.
 
     Attributes:
         decisions: how many calls were decided since the start, by reason; "allow" for the permitted.
         refusals: how many messages were refused before anybody was identified or anything judged.
         warden: looks after what outlives its authorization.
+        heard: the newest of the user's messages that are remembered: (memory, digest).
     """
 
     def __init__(
@@ -113,9 +123,12 @@ class House:
         clock: Callable[[], int],
         generation: Generation,
         seal: Seal,
+        salt: bytes = b"",
     ) -> None:
         self.issuer = issuer
         self.seal = seal
+        self.salt = salt
+        self.heard: dict[tuple[str, str], None] = {}
         self.log = log
         self.instance = instance
         self.clock = clock
@@ -157,7 +170,8 @@ class House:
 
     async def adopt(self, tenant: str, policy: Policy) -> None:
         """Record the policy for a tenant that the store does not know it of. Raises Refused."""
-        await self.log.commit(policy_record(policy, tenant, self.clock()))
+        for layer in policy.layers:
+            await self.log.commit(policy_record(layer, tenant, self.clock()))
 
     async def replace(self, generation: Generation, records: Sequence[Transaction]) -> None:
         """Record what the new generation brings, then let it hold.

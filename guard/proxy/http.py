@@ -17,11 +17,11 @@ import orjson
 
 from guard.core.errors import Reason, Refused
 from guard.core.model import Principal
-from guard.proxy import documents, eras, wire
+from guard.proxy import documents, eras, reviewing, wire
 from guard.proxy.documents import Published
 from guard.proxy.exchange import JSON, Exchange
 from guard.proxy.house import House
-from guard.proxy.refusals import Refusals, Turned, unavailable
+from guard.proxy.refusals import Refusals, Turned, bearer, challenge, nothing_here, unavailable
 from guard.proxy.replies import error_code
 from guard.proxy.resumption import PRIMING, Stream
 from guard.proxy.server import LISTEN, Handler, Session
@@ -132,8 +132,11 @@ class Front:
         if exchange.path in _READABLE:
             self._show(exchange)
             return
+        if reviewing.is_meant(exchange.path):
+            await self._review(exchange, self.identify(exchange))
+            return
         if exchange.path != PATH:
-            raise Turned(404, f"there is nothing here: the MCP endpoint is {PATH}")
+            raise nothing_here()
         caller = self.identify(exchange)
         match exchange.method:
             case "POST":
@@ -180,7 +183,7 @@ class Front:
             if refusal.reason is Reason.STORE_UNAVAILABLE:
                 raise unavailable() from None
             wait = self.refusals.refuse(refusal.reason, exchange.client, time.monotonic())
-            raise _challenge(refusal.reason, given=given is not None, wait=wait) from None
+            raise challenge(refusal.reason, given=given is not None, wait=wait) from None
 
     def _held(self, fields: Mapping[str, str], caller: Caller) -> Held:
         if SESSION not in fields:
@@ -344,6 +347,11 @@ class Front:
             value = documents.proof(self.house, self._published)
         exchange.respond(status, orjson.dumps(value), JSON, [("cache-control", "no-store")])
 
+    async def _review(self, exchange: Exchange, caller: Caller) -> None:
+        await reviewing.review(
+            self.house, exchange, caller.identify, lambda use: self.body(exchange, caller, use)
+        )
+
     def finish(self) -> None:
         """Let streams and subscriptions end gracefully."""
         for session in [*self._listening]:
@@ -368,7 +376,7 @@ def _conclude(
 ) -> None:
     """Send an answer, with the status that its error has, as JSON unless events are what is wanted."""
     if code == wire.NOT_AUTHENTICATED:
-        more = [*more, ("www-authenticate", _bearer("invalid_token"))]
+        more = [*more, ("www-authenticate", bearer("invalid_token"))]
     elif message.modern and line is not None and not code:
         # a tool server's own error has the status of its code, too; but who calls is not its to say
         code = 0 if (found := error_code(line)) == wire.NOT_AUTHENTICATED else found
@@ -383,17 +391,3 @@ def _of(fault: Malformed, *, modern: bool) -> Turned:
     """A malformed message as an HTTP answer; where a 404 would end a handshake-era session it is none."""
     status = _STATUS.get(fault.code, 400) if modern else 200
     return Turned(status, fault.message, code=fault.code, data=fault.data, id_=fault.id)
-
-
-def _challenge(reason: Reason, *, given: bool, wait: int) -> Turned:
-    """RFC 6750 section 3: no error where no credential was given. Which one it was is not told."""
-    data = {"reason": Reason.NO_CREDENTIAL if not given else reason}
-    if wait:
-        headers = [("retry-after", str(wait))]
-        return Turned(429, "too many refusals", code=wire.NOT_AUTHENTICATED, data=data, headers=headers)
-    headers = [("www-authenticate", _bearer("invalid_token" if given else ""))]
-    return Turned(401, "not authenticated", code=wire.NOT_AUTHENTICATED, data=data, headers=headers)
-
-
-def _bearer(error: str) -> str:
-    return 'Bearer realm="guard"' + (f', error="{error}"' if error else "")

@@ -129,8 +129,8 @@ class Link:
 
     def _made(self) -> Upstream:
         upstream = self.server.about.make(on_list_changed=self._changed, on_gone=lambda: self._gone(upstream))
-        about = self.server.about
-        upstream.methods, upstream.keys, upstream.shared = about.methods, about.meta, about.shared
+        upstream.name, upstream.shared = (about := self.server.about).name, about.shared
+        upstream.methods, upstream.keys = about.methods, about.meta
         return upstream
 
     async def _start(self) -> Upstream:

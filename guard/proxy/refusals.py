@@ -117,3 +117,23 @@ def unavailable() -> Turned:
     data = {"reason": Reason.STORE_UNAVAILABLE, "retryable": True}
     text, headers = "the store cannot be asked now", [("retry-after", "1")]
     return Turned(503, text, code=wire.INTERNAL_ERROR, data=data, headers=headers)
+
+
+def nothing_here() -> Turned:
+    """There is nothing at that path, or nothing for that caller."""
+    return Turned(404, "there is nothing here: the MCP endpoint is /mcp")
+
+
+def challenge(reason: Reason, *, given: bool, wait: int) -> Turned:
+    """RFC 6750 section 3: no error where no credential was given. Which one it was is not told."""
+    data = {"reason": Reason.NO_CREDENTIAL if not given else reason}
+    if wait:
+        headers = [("retry-after", str(wait))]
+        return Turned(429, "too many refusals", code=wire.NOT_AUTHENTICATED, data=data, headers=headers)
+    headers = [("www-authenticate", bearer("invalid_token" if given else ""))]
+    return Turned(401, "not authenticated", code=wire.NOT_AUTHENTICATED, data=data, headers=headers)
+
+
+def bearer(error: str) -> str:
+    """The challenge of a 401: what is asked for, and what was wrong with what came."""
+    return 'Bearer realm="guard"' + (f', error="{error}"' if error else "")

@@ -18,10 +18,11 @@ from guard.core.model import SUBJECTS, Call
 from guard.proxy import answers, eras, features, offers, wire
 from guard.proxy.asker import Answer, Tell
 from guard.proxy.callbacks import Callbacks
-from guard.proxy.endings import Flight
+from guard.proxy.endings import Flight, Tells
 from guard.proxy.flow import authorize
 from guard.proxy.listing import behind, listing, served_by
 from guard.proxy.subscriptions import Subscriptions
+from guard.proxy.telling import Telling, definitions, instructions, shown
 from guard.proxy.warden import NOBODY, PASSING
 from guard.proxy.wire import Malformed, Notification, Request, Response
 from guard.proxy.world import Gate
@@ -79,6 +80,7 @@ class Session:
         self.owner: tuple[str, str, str] | None = None
         self.held: Holding | None = None
         self.barred: Reason | None = None
+        self.telling: Tells = Telling(gate)
         self._callbacks: Callbacks | None = None
         self._early: list[tuple[bytes, Flight | None, bool]] | None = None
         self._subscriptions: Subscriptions | None = None
@@ -123,6 +125,7 @@ class Session:
                 flight.on_progress = _progress_to(flight.tell, message.progress_token)
             if message.modern and eras.LOG_LEVEL in message.meta:
                 flight.on_note = _log_to(flight.tell)
+        flight.telling = self.telling
         flight.rounds = message.modern and message.method in SUBJECTS
         self.in_flight[message.id] = message
         return handler
@@ -303,7 +306,9 @@ class Session:
     # -- methods -------------------------------------------------------------------------------
 
     async def _call(self, message: Request) -> bytes | None:
-        return await authorize(message, self.gate)
+        line = await authorize(message, self.gate)
+        await self.telling.settled()  # what was said of it is told before its answer
+        return line
 
     async def _unknown(self, message: Request) -> bytes:
         """As a configured method that the caller may not see: nobody tells the two apart."""
@@ -327,6 +332,7 @@ class Session:
             self.client, self.capabilities = info or features.NOBODY, declared or {}
             self.version, self.gate.asker, self._early = version, self, []
         found = await behind(self.gate.house, self.gate.identify(), self)
+        await shown(self.gate, instructions(found.said), pinned=True)
         about = {
             "protocolVersion": self.version,
             "capabilities": offers.capabilities(found.upstreams, modern=False),
@@ -336,6 +342,7 @@ class Session:
 
     async def _discover(self, message: Request) -> bytes:
         found = await behind(self.gate.house, self.gate.identify(), None)
+        await shown(self.gate, instructions(found.said), pinned=True)
         about = {
             "supportedVersions": [*eras.MODERN, *eras.HANDSHAKE],
             "capabilities": offers.capabilities(found.upstreams, modern=True),
@@ -349,6 +356,7 @@ class Session:
         """The pinned tools that the caller may see; by credential and policy only, in a fixed order."""
         features.one_page(message)
         found = await listing(self.gate.house, self.gate.identify(), self.gate.asker, anew=True)
+        await shown(self.gate, definitions(self.gate.house.generation, found.tools), pinned=True)
         if self.notify is not None:
             self.subscriptions.showed(found.digests)
         caching = {"ttlMs": 0, "cacheScope": "private"} if message.modern else {}

@@ -14,9 +14,9 @@ from typing import Final
 from guard.core.canonical import sha256
 from guard.core.errors import Reason
 from guard.core.model import Call, Conversation, Principal
+from guard.proxy.binding import random_id
 from guard.proxy.resumption import Stream, Streams
 from guard.proxy.server import Session
-from guard.proxy.world import random_id
 
 QUIET_SECONDS: Final = 1800.0
 """A principal's calls without a conversation id belong together until it was quiet so long."""

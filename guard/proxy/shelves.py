@@ -73,12 +73,16 @@ class Shelves:
         generation: which servers and which policy.
         principal: who asks.
         asker: the handshake-era client, None for 2026-07-28.
+
+    Attributes:
+        told: the items of the list that was shown last.
     """
 
     def __init__(self, generation: Generation, principal: Principal, asker: Asker | None) -> None:
         self._generation = generation
         self._principal = principal
         self._asker = asker
+        self.told: list[Item] = []
 
     async def shown(
         self, shelf: Shelf, meta: Mapping[str, Any] | None = None
@@ -95,7 +99,8 @@ class Shelves:
         found = await self._all(shelf, meta)
         if not found:
             return None
-        items = [self._exposed(shelf, item) for items, _ in found for item in items]
+        self.told = [item for items, _ in found for item in items]
+        items = [self._exposed(shelf, item) for item in self.told]
         return items, min(KEEPS_MS, *(ttl for _, ttl in found))
 
     async def owner(self, uri: str) -> ToolServer | None:

@@ -20,6 +20,7 @@ from guard.proxy.links import ToolServer
 from guard.proxy.listing import listing
 from guard.proxy.replies import Garbage, fragments, read_object, value_of
 from guard.proxy.shelves import Shelves
+from guard.proxy.telling import Telling
 from guard.proxy.upstream import LISTEN_AGAIN_SECONDS, LISTEN_SECONDS
 from guard.proxy.wire import Malformed, Request
 from guard.proxy.world import Gate
@@ -269,7 +270,7 @@ class _Relay:
         upstream = await server.link(self._gate.identify(), None).ready()
         if not upstream.modern:
             return False
-        flight = Flight()
+        flight = Flight(telling=Telling(self._gate))
 
         def hear(method: str, params: bytes) -> None:
             if method == ACKNOWLEDGED:

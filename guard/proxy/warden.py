@@ -275,7 +275,11 @@ class Warden:
                 return reason
             if not visible(principal, tool.server, tool.name, frozenset(), policy, kind=tool.kind):
                 return Reason.TOOL_NOT_VISIBLE
-            return None if policy.needs(tool) <= (policy.held(principal) or _NONE) else Reason.MISSING_SCOPE
+            for layer in policy.layers:
+                held = layer.held(principal)
+                if held is None or not held.covers(layer.needs(tool)):
+                    return Reason.MISSING_SCOPE
+            return None
 
         return judge
 
@@ -290,14 +294,14 @@ class Warden:
         own_only = policy.may_assert_conversations(principal.role)
         snapshot = self._house.log.store.snapshot(principal, conversation, tool, own_only=own_only)
         facts = Facts(now=self._house.clock(), contained=snapshot.contained, versions=snapshot.versions)
-        found = [reason for reason, stands in RUNTIME if stands(facts, policy)]
+        found = [reason for layer in policy.layers for reason, stands in RUNTIME if stands(facts, layer)]
         if Reason.POLICY_SUPERSEDED not in found:
             self._superseded.pop(principal.tenant, None)
         elif self._is_young(principal.tenant):
             found.remove(Reason.POLICY_SUPERSEDED)
         if found:
             return found[0]
-        if policy.held(principal) is None:
+        if not policy.role_exists(principal.role):
             return Reason.UNAUTHORIZED_ROLE
         return Reason.TOOL_CONTAINED if "tool" in snapshot.contained else None
 
@@ -312,7 +316,11 @@ class Warden:
     def _note_end(self, principal: Principal) -> None:
         """When to look again though nothing moves: where a key or the policy ends."""
         policy, now = self._house.generation.policy, self._house.clock()
-        ends = [policy.expires, policy.observe_until if policy.observing else None]
+        ends = [
+            end
+            for one in policy.layers
+            for end in (one.expires, one.observe_until if one.observing else None)
+        ]
         if principal.issuer == ISSUER:
             record = self._house.log.store.api_key(principal.credential)
             ends.append(record.expires * 1000 if record is not None and record.expires else None)

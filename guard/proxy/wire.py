@@ -16,7 +16,13 @@ import orjson
 from guard.core.canonical import MAX_SAFE_INTEGER, NotIJson, NotJson, read
 from guard.core.diagnosis import diagnose
 from guard.core.errors import printable
-from guard.core.model import ARTIFACT_META, CONVERSATION_META, SUBJECTS
+from guard.core.model import (
+    ARTIFACT_META,
+    CONVERSATION_META,
+    INTENT_META,
+    SUBJECTS,
+    USER_MESSAGE_META,
+)
 from guard.proxy import eras
 from guard.proxy.endings import Flight
 
@@ -32,6 +38,9 @@ LOST: Final = 4504
 """Guard's own codes lie outside -32768..-32000, which JSON-RPC and MCP keep for themselves."""
 
 MAX_NAME: Final = 256
+MAX_INTENTS: Final = 16
+MAX_INTENT: Final = 160
+MAX_USER_MESSAGE: Final = 65_536
 MAX_ID: Final = 256
 MAX_URI: Final = 8192
 MAX_DIAGNOSED: Final = 1024 * 1024
@@ -105,6 +114,17 @@ class Request:
         """W3C trace context, None where there is none or it is not one."""
         value = self.meta.get("traceparent")
         return value if isinstance(value, str) and _TRACEPARENT.fullmatch(value) else None
+
+    @property
+    def intents(self) -> frozenset[str]:
+        """The intents that the client declared."""
+        declared = self.meta.get(INTENT_META, ())
+        return frozenset((declared,) if isinstance(declared, str) else declared)
+
+    @property
+    def user_message(self) -> str:
+        """What the client says that the user said, "" for nothing."""
+        return str(self.meta.get(USER_MESSAGE_META, ""))
 
     @property
     def artifact(self) -> str | None:
@@ -209,7 +229,23 @@ def _meta(meta: Any, id_: Id) -> dict[str, Any]:
         raise Malformed(INVALID_PARAMS, "progressToken is neither a string nor an integer", id_)
     if CONVERSATION_META in meta and not _is_name(meta[CONVERSATION_META]):
         raise Malformed(INVALID_PARAMS, f"{CONVERSATION_META} is not a string of 1 to {MAX_NAME}", id_)
+    if INTENT_META in meta and not _are_intents(meta[INTENT_META]):
+        what = f"{INTENT_META} is neither an id nor a list of 1 to {MAX_INTENTS} ids"
+        raise Malformed(INVALID_PARAMS, what, id_)
+    said = meta.get(USER_MESSAGE_META, "")
+    if not isinstance(said, str) or len(said) > MAX_USER_MESSAGE:
+        what = f"{USER_MESSAGE_META} is not a string of at most {MAX_USER_MESSAGE} characters"
+        raise Malformed(INVALID_PARAMS, what, id_)
     return meta
+
+
+def _are_intents(declared: Any) -> bool:
+    ids = [declared] if isinstance(declared, str) else declared
+    return (
+        isinstance(ids, list)
+        and 0 < len(ids) <= MAX_INTENTS
+        and all(isinstance(one, str) and 0 < len(one) <= MAX_INTENT for one in ids)
+    )
 
 
 def require_envelope(body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> None:

@@ -149,7 +149,7 @@ def test_the_bytes_say_this_and_nothing_else() -> None:
             "mode": "enforce",
             "decision_id": "decision-1",
         },
-        "rctx": {"parent": "parent-digest", "traceparent": "00-0-0-01"},
+        "rctx": {"parent": "parent-digest", "traceparent": "00-0-0-01", "depth": 1},
     }
     for secret in (b"ada", b"key-1", b"DE02", b"c-1", b64(SEED).encode(), SECRET.hex().encode()):
         assert secret not in b64_opened(grant.token)

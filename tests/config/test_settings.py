@@ -97,7 +97,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_whole_configuration(tmp_path: Path) -> None:
     """Every field arrives, and every relative path starts at the folder of the file."""
     got = load(tmp_path, FULL)
-    assert (got.guard, got.home, got.policy) == (1, tmp_path / "state", tmp_path / "rules/policy.yaml")
+    assert (got.guard, got.home, got.policy) == (1, tmp_path / "state", [tmp_path / "rules/policy.yaml"])
     assert (got.listen, got.host, got.port) == ("0.0.0.0:8640", "0.0.0.0", 8640)  # noqa: S104 - only read
     assert (got.stdio, got.loopback, got.identity) == (False, False, "api-keys")
     assert (got.conversation, got.durability) == ("nightly", "strict")
@@ -151,7 +151,7 @@ def test_a_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """`~` is the home of whoever runs Guard."""
     monkeypatch.setenv("HOME", "/home/somebody")
     got = load(tmp_path, LOCAL.replace("policy: p", "policy: ~/p"))
-    assert got.policy == Path("/home/somebody/policy.yaml")
+    assert got.policy == [Path("/home/somebody/policy.yaml")]
 
 
 FULL_FAULTS = [
@@ -161,8 +161,8 @@ FULL_FAULTS = [
     ("home: state", "home: 3", 2, "home", "path"),
     ("home: state", 'home: ""', 2, "home", "path"),
     ("home: state", "home: ~nobody-of-that-name/x", 2, "home", "the whole path"),
-    ("policy: rules/policy.yaml", "policy: null", 3, "policy", "path"),
-    ("policy: rules/policy.yaml", 'policy: "a\\0b"', 3, "policy", "path"),
+    ("policy: rules/policy.yaml", "policy: null", 3, "policy.0", "path"),
+    ("policy: rules/policy.yaml", 'policy: "a\\0b"', 3, "policy.0", "path"),
     ("0.0.0.0:8640", "guard.example.com", 4, "listen", "HOST:PORT"),
     ("0.0.0.0:8640", ":8640", 4, "listen", "HOST:PORT"),
     ("0.0.0.0:8640", "0.0.0.0:65536", 4, "listen", "HOST:PORT"),
@@ -378,14 +378,14 @@ def test_settings_show_no_secret(tmp_path: Path) -> None:
 def test_settings_made_in_code() -> None:
     """No file is needed: paths are absolute then, and a single server keeps the name that it has."""
     server = ServerSettings(command=["one"])
-    got = Settings(guard=1, policy=Path("/p.yaml"), listen="stdio", servers={"Python3.11-ab": server})
+    got = Settings(guard=1, policy=[Path("/p.yaml")], listen="stdio", servers={"Python3.11-ab": server})
     assert got.audience("Python3.11-ab") == "Python3.11-ab"
     with pytest.raises(ValidationError, match="is no name of a server"):
-        Settings(guard=1, policy=Path("/p.yaml"), servers={"A": server, "b": server})
+        Settings(guard=1, policy=[Path("/p.yaml")], servers={"A": server, "b": server})
     with pytest.raises(ValidationError, match="is no name of a server"):
-        Settings(guard=1, policy=Path("/p.yaml"), servers={"a\x1b": server})
+        Settings(guard=1, policy=[Path("/p.yaml")], servers={"a\x1b": server})
     with pytest.raises(ValidationError, match="is not a path"):
-        Settings(guard=1, policy=Path("p.yaml"), servers={"a": server})
+        Settings(guard=1, policy=[Path("p.yaml")], servers={"a": server})
     with pytest.raises(ValidationError, match="frozen"):
         got.guard = 2  # type: ignore[misc]
 

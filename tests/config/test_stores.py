@@ -180,9 +180,9 @@ def test_a_store_that_is_none_is_refused_without_its_password(
 def test_upgrade_says_what_it_did(tmp_path: Path, database: str) -> None:
     """Made, then as it was; by URL and by configuration."""
     made = guard("store", "upgrade", database)
-    assert (made.exit_code, "format 1, made" in made.output) == (0, True)
+    assert (made.exit_code, "format 2, made" in made.output) == (0, True)
     again = guard("store", "upgrade", "--config", configured(tmp_path, database), "--json")
-    assert json.loads(again.output)["before"] == "1"
+    assert json.loads(again.output)["before"] == "2"
 
 
 def test_a_home_is_told_what_to_use(tmp_path: Path, address: Address) -> None:

@@ -28,16 +28,27 @@ from tests.lineage.lineages import (
     transaction,
 )
 
-DUMP = Path(__file__).parent / "format1.sql"
-ADDED = {"reservations"}
+FOLDER = Path(__file__).parent
+ENTRIES = {1: 6, 2: 9}
+"""How many each has; in all the grant `two` is open."""
+TAKEN = {1: 0, 2: 2}
+ADDED = {1: {"reservations", "memories", "seen", "questions"}, 2: {"memories", "seen", "questions"}}
+COLUMNS = {1: {"conversations": 9}, 2: {"reservations": 6}}
+"""How many a table had, where it has more now."""
+
+
+@pytest.fixture(params=sorted(ENTRIES))
+def format_(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
 
 
 @pytest.fixture
-def old(tmp_path: Path) -> Path:
-    """A file as the Guard that wrote format 1 left it."""
+def old(tmp_path: Path, format_: int) -> Path:
+    """A file as the Guard that wrote this format left it."""
     path = tmp_path / "guard.db"
+    dump = (FOLDER / f"format{format_}.sql").read_text(encoding="utf-8")
     with closing(sqlite3.connect(path)) as db:
-        db.executescript("PRAGMA journal_mode=WAL;\n" + DUMP.read_text(encoding="utf-8"))
+        db.executescript("PRAGMA journal_mode=WAL;\n" + dump)
     return path
 
 
@@ -59,29 +70,30 @@ def layout(path: Path) -> set[tuple[str, ...]]:
         return {*names, *columns}
 
 
-def as_it_was(path: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of the tables that format 1 has, in its columns; the conversations without `sealed`."""
-    found = {name: rows for name, rows in dump(path).items() if name not in ADDED}
-    found["conversations"] = [row[:9] for row in found["conversations"]]
+def as_it_was(path: Path, format_: int) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of the tables that the format has, in its columns."""
+    found = {name: rows for name, rows in dump(path).items() if name not in ADDED[format_]}
+    for name, count in COLUMNS[format_].items():
+        found[name] = [row[:count] for row in found[name]]
     return found
 
 
-def test_an_old_file_is_verified_as_it_is(old: Path) -> None:
+def test_an_old_file_is_verified_as_it_is(old: Path, format_: int) -> None:
     """Reading changes nothing: neither the format nor a row."""
     before = dump(old)
     report = checked(old)
-    assert (report.findings, report.entries, report.open) == ([], 6, ["two"])
-    assert version(old) == 1
+    assert (report.findings, report.entries, report.open) == ([], ENTRIES[format_], ["two"])
+    assert version(old) == format_
     assert dump(old) == before
 
 
-def test_an_old_file_is_upgraded_when_it_is_written_to(old: Path) -> None:
+def test_an_old_file_is_upgraded_when_it_is_written_to(old: Path, format_: int) -> None:
     """Every row stays as it was, the checkpoint too; and the file then is as a new one."""
-    before = as_it_was(old)
+    before = as_it_was(old, format_)
     store = open_store(old)
     assert version(old) == schema.SCHEMA_VERSION
-    assert as_it_was(old) == before
-    assert store.used(TENANT, [("few/counter", 0)]) == [0]
+    assert as_it_was(old, format_) == before
+    assert store.used(TENANT, [("few/counter", 0)]) == [TAKEN[format_]]
     assert [key.key_id for key in store.api_keys()] == ["k1"]
     store.close()
     open_store(old.with_name("new.db")).close()
@@ -89,42 +101,45 @@ def test_an_old_file_is_upgraded_when_it_is_written_to(old: Path) -> None:
     assert checked(old).sound
 
 
-def test_an_upgraded_file_goes_on_where_it_was(old: Path) -> None:
+def test_an_upgraded_file_goes_on_where_it_was(old: Path, format_: int) -> None:
     """Chains, tree and open grants continue, and grants take from counters."""
     with closing(open_store(old)) as store:
-        took = Reserve("few/counter", "three", 1, 1, 1000)
+        took = Reserve("new/counter", "three", 1, 1, 1000, held=True)
         batch = (
             ended("two", now=NOW + 2000),
             transaction(Kind.GRANTED, "three", OpenGrant("three", INSTANCE), took, now=NOW + 2000),
         )
         found = recorded(store, *batch)
-        assert [outcome.index for outcome in found] == [6, 7]
-        assert store.used(TENANT, [("few/counter", NOW)]) == [1]
+        assert [outcome.index for outcome in found] == [ENTRIES[format_], ENTRIES[format_] + 1]
+        assert store.used(TENANT, [("new/counter", NOW)]) == [1]
     report = checked(old)
-    assert (report.findings, report.entries, report.open) == ([], 8, ["three"])
+    assert (report.findings, report.entries, report.open) == ([], ENTRIES[format_] + 2, ["three"])
 
 
-def test_an_upgrade_that_breaks_leaves_the_old_file(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upgrade_that_breaks_leaves_the_old_file(
+    old: Path, format_: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All of it in one transaction, or nothing of it."""
     before = dump(old)
-    broken = (*schema.UPGRADES[1][:-1], "CREATE TABLE entries (broken)", schema.UPGRADES[1][-1])
-    monkeypatch.setattr(database, "UPGRADES", {1: broken})
+    steps = schema.UPGRADES[2]
+    broken = {**schema.UPGRADES, 2: (*steps[:-1], "CREATE TABLE entries (broken)", steps[-1])}
+    monkeypatch.setattr(database, "UPGRADES", broken)
     with pytest.raises(sqlite3.OperationalError):
         open_store(old)
-    assert version(old) == 1
+    assert version(old) == format_
     assert dump(old) == before
     monkeypatch.undo()
     open_store(old).close()
     assert checked(old).sound
 
 
-def test_an_old_file_of_another_key_is_not_upgraded(old: Path) -> None:
+def test_an_old_file_of_another_key_is_not_upgraded(old: Path, format_: int) -> None:
     """Who may not sign it does not change it."""
     changed(old, "UPDATE heads SET origin = 'another'")
     before = dump(old)
     with pytest.raises(StoreError):
         open_store(old)
-    assert version(old) == 1
+    assert version(old) == format_
     assert dump(old) == before
 
 
@@ -144,7 +159,7 @@ def _open(path: Path, barrier: Barrier, results: Any) -> None:
         results.put(isinstance(outcome, Recorded))
 
 
-def test_processes_that_upgrade_at_once_upgrade_once(old: Path) -> None:
+def test_processes_that_upgrade_at_once_upgrade_once(old: Path, format_: int) -> None:
     """Whoever comes second finds it done."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(3), context.Queue()
@@ -155,4 +170,4 @@ def test_processes_that_upgrade_at_once_upgrade_once(old: Path) -> None:
     for worker in workers:
         worker.join()
     report = checked(old)
-    assert (report.findings, report.entries) == ([], 9)
+    assert (report.findings, report.entries) == ([], ENTRIES[format_] + 3)

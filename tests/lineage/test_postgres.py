@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,28 @@ from guard.lineage.postgres.schema import APPENDED
 from guard.lineage.postgres.store import PostgresStore
 from guard.lineage.store import (
     CONTAINMENT,
+    AnswerQuestion,
+    CloseGrant,
     Conflict,
     Contain,
+    Glimpse,
     Moved,
     OpenGrant,
     Outcome,
     Recorded,
     Release,
+    Remember,
     Reserve,
     RevokeKey,
     SaveKey,
     SavePins,
     SavePolicy,
+    SaveQuestion,
     SaveSetting,
     Seal,
+    Strike,
+    Unmoved,
+    UseApproval,
     UseKey,
 )
 from tests.lineage.lineages import (
@@ -174,9 +183,19 @@ def test_guards_own_role_can_do_all_that_guard_does(address: Address, role: str)
         recorded(store, house(Kind.CONTAINED, Contain("all", "")), house(Kind.RELEASED, Release("all", "")))
         call = (OpenGrant("g", lease.instance), UseKey("k1"), Reserve("c", "g", 1, 9, 1000))
         (one,) = recorded(store, transaction(Kind.GRANTED, "g", *call))
+        kept = Remember("m", (Glimpse(b"f" * 16, "user", "trusted"),), 1000, 9)
+        question = SaveQuestion("q", "i", "s", "d", ("r",), "reviewer", NOW + 1000, b"{}")
+        answer = AnswerQuestion("q", yes=True, issuer="i", subject="another", word="reviewer")
+        strike = Strike("s", "no", 1, 1000, "principal", "p")
+        recorded(store, *(house(Kind.ASKED, effect) for effect in (question, answer, UseApproval("q"))))
+        recorded(store, house(Kind.DENIED, strike), *(house(Kind.DENIED, kept) for _ in range(2)))
+        over = replace(kept, memory="other")
+        recorded(store, house(Kind.DENIED, over, now=NOW + 10**6), house(Kind.DENIED, Unmoved("m", 2)))
+        assert store.recall(TENANT, "m", "c", [b"f" * 16]).version == 2
+        assert [row.state for row in store.questions(TENANT, NOW)] == ["used"]
         recorded(
             store,
-            ended("g"),
+            transaction(Kind.RETURNED, "g", CloseGrant("g", known=True)),
             house(Kind.REVOKED, RevokeKey("k1")),
             house(Kind.KEY_SET, SaveSetting("a", "c")),
         )
@@ -428,7 +447,9 @@ def test_a_database_without_a_store_says_what_to_run(database: str) -> None:
     assert "guard store upgrade" in str(caught.value)
 
 
-@pytest.mark.parametrize(("has", "says"), [("0", "knows 1 and older"), ("99", "use a newer Guard")])
+@pytest.mark.parametrize(
+    ("has", "says"), [("0", f"knows {schema.FORMAT} and older"), ("99", "use a newer Guard")]
+)
 def test_a_database_of_another_format_says_what_to_do(address: Address, has: str, says: str) -> None:
     """A format that this Guard does not know is neither read nor changed, not even by an upgrade."""
     with closing(address.connect(patience=20)) as db:
@@ -442,14 +463,36 @@ def test_upgrading_twice_changes_nothing(address: Address) -> None:
     """An upgrade is safe to repeat, and several at once make one store."""
     _filled(address)
     before = dump(address)
-    assert _at_once(*(lambda: schema.upgrade(address) for _ in range(3))) == [("1", "1")] * 3
+    found = _at_once(*(lambda: schema.upgrade(address) for _ in range(3)))
+    assert found == [(schema.FORMAT, schema.FORMAT)] * 3
     assert dump(address) == before
+
+
+def test_an_older_store_is_refused_until_it_is_upgraded(database: str, role: str) -> None:
+    """By the command and by nothing else; what stands there stays, and Guard's role may work with it."""
+    address = Address(database)
+    with closing(address.connect(patience=20)) as db:
+        db.execute("CREATE SCHEMA guard")
+        schema._take_steps(address, "1")
+        row = "INSERT INTO guard.reservations VALUES (%s, 'few/counter', %s, 'old', 3, %s)"
+        db.execute(row, (TENANT, NOW, NOW + 1000))
+        db.execute("INSERT INTO guard.versions VALUES (%s, 'containment', 7)", (TENANT,))
+    with pytest.raises(StoreError, match="format 1, this Guard needs 2"):
+        open_store(address)
+    assert schema.upgrade(address, role) == ("1", schema.FORMAT)
+    with closing(open_store(Address(with_parts(database, user=role)))) as store:
+        assert store.used(TENANT, [("few/counter", 0)]) == [3]
+        assert store.versions(TENANT) == {CONTAINMENT: 7}
+        place_ = Reserve("few/counter", "new", 1, 4, 1000, held=True)
+        recorded(store, transaction(Kind.GRANTED, "new", OpenGrant("new", "0" * 32), place_))
+        recorded(store, transaction(Kind.RETURNED, "new", CloseGrant("new", known=True)))
+        assert store.used(TENANT, [("few/counter", 0)]) == [3]
 
 
 def test_upgrades_at_once_make_one_store(database: str) -> None:
     """The first start of all may happen several times."""
     made = _at_once(*(lambda: schema.upgrade(Address(database)) for _ in range(4)))
-    assert sorted(made) == [("", "1"), ("1", "1"), ("1", "1"), ("1", "1")]
+    assert sorted(made) == [("", schema.FORMAT), *[(schema.FORMAT, schema.FORMAT)] * 3]
 
 
 def test_a_role_that_is_missing_is_named(address: Address) -> None:

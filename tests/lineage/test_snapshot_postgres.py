@@ -6,10 +6,12 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from guard.core.model import UNBOUNDED
 from guard.lineage.audit import audit
 from guard.lineage.checkpoint import Checkpoint, open_checkpoint
 from guard.lineage.database import StoreError
@@ -21,11 +23,18 @@ from guard.lineage.postgres.store import PostgresStore
 from guard.lineage.snapshots import copy
 from guard.lineage.sources import SqliteSource
 from guard.lineage.store import (
+    AnswerQuestion,
+    CloseGrant,
     Contain,
+    Glimpse,
+    Remember,
+    Reserve,
     SavePins,
     SavePolicy,
+    SaveQuestion,
     SaveSetting,
     Seal,
+    Store,
     Transaction,
 )
 from tests.lineage.lineages import (
@@ -60,7 +69,14 @@ TABLES = (
     "api_keys",
     "settings",
     "reservations",
+    "memories",
+    "seen",
+    "questions",
 )
+SEEN = b"f" * 16
+PENDING = "pending/m"
+QUESTION = SaveQuestion("q", "launch", "alice", "digest", ("r1", "r2"), "reviewer", NOW + 60_000, b'{"a":1}')
+ANSWER = AnswerQuestion("q", yes=True, issuer="api-key", subject="rita", word="reviewer")
 
 
 @pytest.fixture
@@ -99,6 +115,25 @@ def fill(store: PostgresStore) -> None:
     closed = next(row for row in store.conversations() if row.given == "talk-1")
     total = closed.entries + 1
     taken(store, transaction(Kind.SEALED, "", Seal(closed.id, total), where=place("talk-1"), total=total))
+    held = Reserve(PENDING, "call-9", 1, UNBOUNDED, 60_000, held=True)
+    glimpses = (Glimpse(SEEN, "tool:s/t", "mixed", "/a"), Glimpse(SEEN, "user", "trusted"))
+    kept = Remember("m", glimpses, 60_000, 9)
+    taken(store, house(Kind.DENIED, held, Reserve("c", "call-9", 3, 9, 60_000), kept))
+    taken(store, house(Kind.ASKED, QUESTION), house(Kind.ANSWERED, ANSWER))
+
+
+def same(one: Store, other: Store) -> None:
+    """What decisions read is the same in both."""
+    assert one.versions("default") == other.versions("default")
+    assert one.contained("default") == other.contained("default")
+    assert one.open_grants() == other.open_grants()
+    recalled = one.recall("default", "m", PENDING, [SEEN])
+    assert recalled == other.recall("default", "m", PENDING, [SEEN])
+    assert (len(recalled.glimpses), recalled.version, recalled.whole) == (2, 1, True)
+    asked = [("c", 0), (PENDING, 0)]
+    assert one.used("default", asked) == other.used("default", asked) == [3, 1]
+    assert one.questions("default", NOW) == other.questions("default", NOW)
+    assert [row.state for row in one.questions("default", NOW)] == ["granted"]
 
 
 def test_a_snapshot_of_the_shared_store_is_a_store(
@@ -113,13 +148,13 @@ def test_a_snapshot_of_the_shared_store_is_a_store(
     assert other == one
     assert (one.sealed, one.open) == (1, ["call-9"])
     with closing(open_store(tmp_path / "copy.db")) as embedded:
-        assert embedded.versions("default") == store.versions("default")
-        assert embedded.contained("default") == store.contained("default")
+        same(embedded, store)
         assert embedded.pins("default", "server") == store.pins("default", "server")
         assert embedded.policy("default", "p") == (1, "one")
         assert embedded.setting("default", "k") == "v"
-        assert embedded.open_grants() == store.open_grants()
-        recorded(embedded, ended("call-9", where=place("talk-0")), granted("new"))
+        told = replace(ended("call-9", where=place("talk-0")), effects=(CloseGrant("call-9", told=True),))
+        recorded(embedded, told, granted("new"))
+        assert embedded.used("default", [("c", 0), (PENDING, 0)]) == [3, 0]
     assert checked(tmp_path / "copy.db").findings == []
 
 
@@ -189,8 +224,7 @@ def test_a_snapshot_comes_back_into_an_empty_database(
         snapshot.restore(tmp_path / "copy.db", fresh)
         assert audit(PostgresSource(fresh), [VKEY]) == audit(PostgresSource(address), [VKEY])
         with closing(PostgresStore(fresh, key=KEY, origin=ORIGIN)) as back:
-            assert back.versions("default") == store.versions("default")
-            assert back.open_grants() == store.open_grants()
+            same(back, store)
             assert back.conversations() == store.conversations()
             taken(back, ended("call-9", where=place("talk-0")), granted("new", now=NOW + 1))
             moved(fresh)
@@ -213,10 +247,11 @@ def test_a_file_of_the_embedded_store_moves_into_a_database(tmp_path: Path, addr
     assert (report.findings, report.entries, report.open) == ([], 4, [])
 
 
-def test_a_file_of_an_older_format_moves_too(tmp_path: Path, address: Address) -> None:
+@pytest.mark.parametrize("format_", [1, 2])
+def test_a_file_of_an_older_format_moves_too(tmp_path: Path, address: Address, format_: int) -> None:
     """A snapshot of years ago comes back: what its format lacks is as if it never was."""
     with closing(sqlite3.connect(tmp_path / "guard.db")) as db:
-        db.executescript((Path(__file__).parent / "format1.sql").read_text(encoding="utf-8"))
+        db.executescript((Path(__file__).parent / f"format{format_}.sql").read_text(encoding="utf-8"))
     before = checked(tmp_path / "guard.db")
     copy(tmp_path / "guard.db", tmp_path / "copy.db")
     assert checked(tmp_path / "copy.db") == before

@@ -101,7 +101,7 @@ def test_a_whole_policy() -> None:
             "sever",
             "did you mean `server`?",
         ),
-        ("may_assert_conversations", "may_assert", "p.yaml:9", "no field", "known here: inherits"),
+        ("may_assert_conversations", "may_say", "p.yaml:9", "no field", "known here: inherits"),
         (
             "inherits: [reader]",
             "inherits: [readr]",

@@ -13,7 +13,7 @@ from guard.policy.decide import decide, visible
 from guard.policy.document import load
 from guard.policy.explain import explain
 from guard.policy.fit import check_against, misfits
-from guard.policy.language import KINDS
+from guard.policy.grammar import KINDS
 from tests.policy.calls import call, document, of_kind, policy, resource
 
 ROLES = {"committer": {"scopes": ["s"]}}

@@ -79,7 +79,7 @@ def test_what_a_permitted_call_takes_goes_with_the_decision() -> None:
     assert (few.limit, few.amount, few.most, few.window) == ("few", 1, 3, 60_000)
     assert (z.limit, z.amount, z.most, z.window) == ("z", 1, 5, 7_200_000)
     assert reserved(call("git_log"), limited()) == ()
-    assert git().reservations(made.principal, made.tool, made.conversation) == ()
+    assert git().readings(made.principal, made.tool, made.conversation) == ()
 
 
 def test_every_limit_must_have_room_and_the_first_by_id_is_named() -> None:
@@ -284,15 +284,18 @@ def refusal(**changed: Any) -> GuardError:
         ({"calls": "10"}, "limits.0.calls: input should be a valid integer"),
         ({"calls": 1.0}, "limits.0.calls: input should be a valid integer"),
         ({"calls": True}, "limits.0.calls: input should be a valid integer"),
-        ({"calls": ...}, "limits.0.calls: is missing"),
-        ({"window": ...}, "limits.0.window: is missing"),
-        ({"per": ...}, "limits.0.per: is missing"),
+        ({"calls": ...}, "limits.0: a limit has one of `calls`, `sum`, `at_once`, `depth`, `result_bytes`"),
+        ({"depth": 2}, "limits.0: a limit has one of `calls`, `sum`, `at_once`, `depth`, `result_bytes`"),
+        ({"window": ...}, "limits.0: `calls` needs `window`"),
+        ({"per": ...}, "limits.0: `calls` needs `per`"),
+        ({"of": "/amount"}, "limits.0: `sum` and `of` go together"),
+        ({"calls": ..., "depth": 2}, "limits.0: `depth` has neither `per` nor `window`"),
         ({"id": ...}, "limits.0.id: is missing"),
         ({"id": "Few"}, "limits.0.id: has a form that is not allowed"),
         ({"tools": ...}, "limits.0: names nothing"),
         ({"methods": ["tools/call"]}, "limits.0.methods.0: `tools/call` is not judged as a method"),
         ({"window": 60}, "limits.0.window: input should be a valid string"),
-        ({"per": "role"}, "limits.0.per"),
+        ({"per": "server"}, "limits.0.per"),
         ({"per": []}, "limits.0.per: list should have at least 1 item"),
         ({"per": ["tool", "tool"]}, "limits.0.per: `tool` stands here twice"),
         ({"schema": {}}, "limits.0.schema: is no field of the language"),
@@ -377,7 +380,7 @@ def test_a_case_says_how_much_was_used(facts: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("facts", "what"),
     [
-        ("facts: {used: {fw: 3}}, ", "no limit is called `fw`"),
+        ("facts: {used: {fw: 3}}, ", "no limit and no sequence is called `fw`"),
         ("facts: {used: {few: -1}}, ", "greater than or equal to 0"),
         ("facts: {used: {few: many}}, ", "valid integer"),
     ],
@@ -494,7 +497,8 @@ def test_a_use_that_is_none_is_refused(tmp_path: Any, option: str) -> None:
     [
         ({}, True),
         ({"per": ["tool", "principal"], "window": "31d", "calls": 10_000}, True),
-        ({"per": "role"}, False),
+        ({"per": "role"}, True),
+        ({"per": "server"}, False),
         ({"per": []}, False),
         ({"per": ["tool", "tool"]}, False),
         ({"calls": 0}, False),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from guard.config.home import open_home, record
+from guard.config.policies import Policies
 from guard.config.run import Guarded, Launch
 from guard.config.serve import Serving
 from guard.core.canonical import write
@@ -272,7 +273,7 @@ class Scene(Kept):
     def launch(self, **members: Any) -> Launch:
         given = {
             "home": self.home,
-            "policy": self.folder / "policy.json",
+            "policies": Policies((self.folder / "policy.json",)),
             "command": self.command,
             "role": "caller",
             "principal": "someone",

@@ -92,6 +92,7 @@ def test_only_what_may_pass_by_itself_is_retryable() -> None:
         Reason.CLOCK_BEHIND,
         Reason.CLOCK_AHEAD,
         Reason.LIMIT_REACHED,
+        Reason.APPROVAL_REQUIRED,
         Reason.UPSTREAM_UNAVAILABLE,
         Reason.OVERLOADED,
     }

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from guard.config.launch import adopt_policy, load_policy
+from guard.config.policies import adopt_policy, load_policy
 from guard.config.run import Guarded
 from guard.lineage.entry import Kind
 from tests.proxy.estate import Server

@@ -8,16 +8,19 @@ from typing import Any, Final
 
 from guard.artifact.replay import MemoryReplay
 from guard.artifact.verify import ArtifactRefused, Verifier
-from guard.core.canonical import NotIJson, NotJson, canonical, digest, read
+from guard.core.canonical import NotIJson, NotJson, canonical, digest, read, write
 from guard.core.diagnosis import diagnose
 from guard.core.errors import Refused
 from guard.core.keys import KeySet
+from guard.core.model import Appearance, Seen
 from guard.identity.api_keys import ApiKeyRecord, authenticate
 from guard.lineage.checkpoint import ForgedNote, MalformedNote, UntrustedNote, open_checkpoint, parse_vkey
 from guard.lineage.proof import NotIncluded, verify
+from guard.policy.origins import judge, values
 
 Answer = tuple[str, dict[str, Any]]
 
+_SALT: Final = b"any salt will do"
 CLASSES: Final = {
     MalformedNote: "malformed",
     ForgedNote: "forged",
@@ -98,10 +101,33 @@ def read_artifact(asked: dict[str, Any]) -> Answer:
     return "ok", {"jti": verified.claims["jti"], "tool": verified.claims["tctx"]["tool"]}
 
 
+def read_origin(asked: dict[str, Any]) -> Answer:
+    """Accepted, or else the trust that it has: judged as a store would hand out what it knows."""
+    seen: dict[bytes, tuple[Appearance, ...]] = {}
+    for heard in asked["heard"]:
+        if heard["source"] == "user":
+            found = values.spoken(heard["said"], _SALT)
+        else:
+            raw = heard["said"].encode() if "said" in heard else write(heard["json"])
+            source, trust, fields = heard["source"], heard["trust"], heard.get("fields", {})
+            found = values.glimpses(raw, source=source, trust=trust, fields=fields, salt=_SALT)
+        for key, appearance in found:
+            seen[key] = (*seen.get(key, ()), appearance)
+    wanted = judge.candidates(asked["argument"], _SALT)
+    known = {key: seen[key] for key in wanted if key in seen}
+    constants = frozenset(asked.get("constants", ()))
+    memory = Seen(known, asked.get("whole", True), _SALT)
+    found_origin = judge.origin(asked["argument"], memory, constants, asked.get("user_overrides", False))
+    if not found_origin.accepted_by(frozenset(asked["accept"])):
+        return found_origin.trust, {}
+    return "ok", {"kinds": sorted(found_origin.kinds), "trust": found_origin.trust}
+
+
 READERS: Final[dict[str, Callable[[dict[str, Any]], Answer]]] = {
     "checkpoint": read_checkpoint,
     "proof": read_proof,
     "api-key": read_api_key,
     "canonical": read_canonical,
     "artifact": read_artifact,
+    "origin": read_origin,
 }

@@ -13,25 +13,39 @@ from typing import Any, Final
 import orjson
 
 from guard.core.errors import Reason
-from guard.lineage.batch import HOUSE, Key
+from guard.core.model import UNBOUNDED
+from guard.lineage import strikes
+from guard.lineage.batch import HOUSE, NO_ENTRY, Key
+from guard.lineage.effects import Rare
 from guard.lineage.entry import Draft, Kind
 from guard.lineage.postgres import effects
 from guard.lineage.postgres.connection import Connection
-from guard.lineage.postgres.counters import Counters
-from guard.lineage.postgres.needs import Found, conversation_key, key_digest
-from guard.lineage.store import (
+from guard.lineage.postgres.counters import LATE, Counters
+from guard.lineage.postgres.memories import Memories
+from guard.lineage.postgres.needs import Found, MustBeAlone, conversation_key, counted, key_digest, special
+from guard.lineage.postgres.questions import Questions
+from guard.lineage.questions import approval_key
+from guard.lineage.transaction import (
+    AnswerQuestion,
     CloseGrant,
     Conflict,
+    Contain,
     Effect,
     Moved,
     OpenGrant,
     Outcome,
     Place,
     Recorded,
+    Release,
+    Remember,
     Reserve,
+    SaveQuestion,
     SaveSetting,
     Seal,
+    Strike,
     Transaction,
+    Unmoved,
+    UseApproval,
     UseKey,
 )
 
@@ -112,31 +126,49 @@ class Batch:
         self._opened: dict[tuple[str, str], tuple[str, str]] = {}
         self._closed: list[tuple[str, str]] = []
         self._counters = Counters(found)
+        self._memories = Memories(found)
+        self._questions = Questions(found)
 
     @property
-    def entries(self) -> int:
-        """How many entries were taken."""
-        return self._flushed + len(self._inbox)
+    def waits(self) -> bool:
+        """Whether anything was taken that is to be committed."""
+        return bool(self._flushed or self._inbox or self._memories.waits)
 
     def take(self, transaction: Transaction) -> Outcome:
         """Judge one transaction after those before it, and take it unless something is in its way."""
-        wanted = [effect for effect in transaction.effects if isinstance(effect, Reserve)]
-        found = self._counters.next(len(wanted))
+        uncommon = special(transaction.effects)
+        wanted = counted(uncommon) if uncommon else []
+        found = self._counters.next(len(wanted)) if wanted else []
         tenant, at = transaction.place.tenant, self._time(transaction)
         for key, expected in transaction.expects.items():
             if self._found.versions[tenant].get(key, 0) != expected:
                 return Moved(key)
-        if problem := self._obstacles(transaction):
-            return Conflict(problem, Reason.CLOCK_AHEAD if problem == _AHEAD else Reason.UNEXPECTED)
-        if wanted:
+        if transaction.entry is None:
+            return self._without_entry(transaction, at)
+        if found:
             at = max(at, *(newest for newest, _ in found))
-            if counter := self._counters.full(tenant, wanted, found, at):
-                return Moved(counter)
+        if problem := self._obstacles(transaction, at):
+            return Conflict(problem, Reason.CLOCK_AHEAD if problem == _AHEAD else Reason.UNEXPECTED)
+        if uncommon and (
+            key := self._rests(tenant, uncommon, at) or self._counters.full(tenant, wanted, found, at)
+        ):
+            return Moved(key)
         conversation = self._append(transaction.place, transaction.entry, at)
         for effect in transaction.effects:
             self._apply(tenant, effect, conversation, at)
+        for one, (_, stood) in zip(wanted, found, strict=True):
+            if isinstance(one, Strike):
+                self._strike(tenant, one, conversation, stood, at)
         self.last = at
         return Recorded(NOWHERE, conversation, at)
+
+    def _without_entry(self, transaction: Transaction, at: int) -> Outcome:
+        """Remember, and append nothing: no time passes in the log by it."""
+        if not all(isinstance(effect, Remember) for effect in transaction.effects):
+            return Conflict(NO_ENTRY)
+        for effect in transaction.effects:
+            self._apply(transaction.place.tenant, effect, "", at)
+        return Recorded(NOWHERE, "", at)
 
     def write(self) -> None:
         """Write what was gathered. To be called in a pipeline, before its COMMIT."""
@@ -162,6 +194,8 @@ class Batch:
         ):
             if rows:
                 self._execute(sql, rows)
+        self._questions.write(self._db)
+        self._memories.write(self._db, self.last - LATE)
         if self.moved:
             effects.tell(self._db, sorted(self.moved))
 
@@ -177,7 +211,16 @@ class Batch:
         is_ahead = transaction.now > self._found.now + AHEAD
         return max(self._found.now if is_ahead else transaction.now, self.last)
 
-    def _obstacles(self, transaction: Transaction) -> str:
+    def _rests(self, tenant: str, effects_: Sequence[Effect], at: int) -> str:
+        """What a decision rested on and is so no more, "" if all is."""
+        for effect in effects_:
+            if isinstance(effect, Unmoved) and not self._memories.is_at(tenant, effect):
+                return effect.memory
+            if isinstance(effect, UseApproval) and not self._questions.is_usable(tenant, effect, at):
+                return approval_key(effect.id)
+        return ""
+
+    def _obstacles(self, transaction: Transaction, at: int) -> str:
         """Why the effects cannot be, "" if they can."""
         chain = self._chain(transaction.place)
         if chain is not None and chain[1]:
@@ -186,22 +229,27 @@ class Batch:
             problem = (
                 self._cannot_seal(transaction.place, chain, effect)
                 if isinstance(effect, Seal)
-                else self._obstacle(transaction, effect)
+                else self._obstacle(transaction, effect, at)
             )
             if problem:
                 return problem
         return ""
 
-    def _obstacle(self, transaction: Transaction, effect: Effect) -> str:
+    def _obstacle(self, transaction: Transaction, effect: Effect, at: int) -> str:
         tenant = transaction.place.tenant
-        if isinstance(effect, OpenGrant | Reserve) and transaction.now > self._found.now + AHEAD:
-            return _AHEAD
         if isinstance(effect, OpenGrant):
+            if transaction.now > self._found.now + AHEAD:
+                return _AHEAD
             return f"the grant {effect.call} is open already" if (tenant, effect.call) in self._open else ""
         if isinstance(effect, CloseGrant):
             is_open = (tenant, effect.call) in self._open
             return "" if is_open else f"the grant {effect.call} has its ending already"
-        if isinstance(effect, UseKey | Reserve):
+        if isinstance(effect, Reserve):
+            is_ahead = effect.most != UNBOUNDED and transaction.now > self._found.now + AHEAD
+            return _AHEAD if is_ahead else ""
+        if isinstance(effect, SaveQuestion | AnswerQuestion):
+            return self._questions.obstacle(tenant, effect, at)
+        if isinstance(effect, UseKey | Strike | Remember | Unmoved | UseApproval):
             return ""
         self._flush()  # what is asked for may have begun in this very batch
         return effects.obstacle(self._db, tenant, effect)
@@ -255,18 +303,48 @@ class Batch:
             self._open.pop(grant)
             if self._opened.pop(grant, None) is None:
                 self._closed.append(grant)
-            if effect.nothing_sent:
-                self._counters.give_back(tenant, effect.call)
+            if effect.frees_some:
+                self._counters.give_back(tenant, effect)
         elif isinstance(effect, Reserve):
-            self._counters.take(tenant, effect, at)
+            if effect.amount:
+                self._counters.take(tenant, effect, at)
         elif isinstance(effect, UseKey):
             self.used[effect.key_id] = max(at // 1000, self.used.get(effect.key_id, 0))
-        else:
-            effects.apply(self._db, tenant, effect, at)
-            if not isinstance(effect, SaveSetting):
-                self.moved.add(tenant)
-            if tenant in self._found.versions:
-                self._found.versions[tenant] = dict(effects.versions(self._db, tenant))
+        elif isinstance(effect, Remember):
+            self._memories.remember(tenant, effect, at)
+        elif isinstance(effect, SaveQuestion | AnswerQuestion | UseApproval):
+            self._questions.apply(tenant, effect, at)
+        elif not isinstance(effect, Strike | Unmoved):
+            self._move(tenant, effect, at)
+
+    def _move(self, tenant: str, effect: Rare, at: int) -> None:
+        effects.apply(self._db, tenant, effect, at)
+        if isinstance(effect, Contain):
+            self._found.contained.add((tenant, effect.kind, effect.target))
+        elif isinstance(effect, Release):
+            self._found.contained.discard((tenant, effect.kind, effect.target))
+        if not isinstance(effect, SaveSetting):
+            self.moved.add(tenant)
+        if tenant in self._found.versions:
+            self._found.versions[tenant] = dict(effects.versions(self._db, tenant))
+
+    def _strike(self, tenant: str, effect: Strike, conversation: str, stood: int, at: int) -> None:
+        """Count a denial; and contain if there are enough, with an entry that says why.
+
+        Raises:
+            MustBeAlone: there are enough, and the tenant's lock is shared.
+        """
+        what, house = strikes.contains(effect, conversation), Place(tenant)
+        chain = self._chain(house)
+        if (chain is not None and what.target == chain[0]) or (
+            (tenant, what.kind, what.target) in self._found.contained
+        ):
+            return
+        if self._counters.strike(tenant, effect, stood, at):
+            if tenant not in self._found.alone:
+                raise MustBeAlone(tenant)
+            self._append(house, strikes.told(effect, what), at)
+            self._move(tenant, what, at)
 
     def _flush(self) -> None:
         """Write what was gathered so far, for a question that only the database can answer."""
@@ -287,10 +365,17 @@ def unfit(transaction: Transaction) -> str:
 
 def _texts(transaction: Transaction) -> Iterator[str]:
     yield from conversation_key(transaction.place)
-    yield transaction.entry.call
+    if transaction.entry is not None:
+        yield transaction.entry.call
     for effect in transaction.effects:
         if isinstance(effect, OpenGrant | CloseGrant | Reserve):
             yield effect.call
+        elif isinstance(effect, Strike):
+            yield from (effect.call, effect.target)
+        elif isinstance(effect, SaveQuestion | AnswerQuestion):
+            yield from (effect.id, effect.issuer, effect.subject)
+        elif isinstance(effect, UseApproval):
+            yield effect.id
 
 
 def _is_unfit(text: str) -> bool:

@@ -1,33 +1,50 @@
 """What a commit reads before it judges: locks first, then all questions, in one round trip.
 
-Every lock is taken in one order, whatever the transactions: first tenants, then counters, by their keys. A
-commit that moves a version holds its tenant's lock alone, any other shares it. PostgreSQL gives each
+Every lock is taken in one order, whatever the transactions: first tenants, then counters, memories and
+questions, by their keys. A commit that moves a version holds its tenant's lock alone, any other shares it.
+Who asks a counter for room, adds to a memory or touches a question holds its lock alone; who only notes
+something, or rests on a memory, shares it with those who do the same. PostgreSQL gives each
 statement its own picture (READ COMMITTED): what is read after a lock is as new as the lock.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 
 from guard.core.canonical import canonical
+from guard.core.model import UNBOUNDED
 from guard.lineage.batch import HOUSE, Key
 from guard.lineage.postgres.connection import Connection
-from guard.lineage.store import (
+from guard.lineage.questions import Stands
+from guard.lineage.transaction import (
+    AnswerQuestion,
     CloseGrant,
+    Effect,
     OpenGrant,
     Place,
+    Remember,
     Reserve,
+    SaveQuestion,
+    Strike,
     Transaction,
+    Unmoved,
+    UseApproval,
     UseKey,
 )
 
-COMMON: Final = (OpenGrant, CloseGrant, Reserve, UseKey)
-"""What every call does. Anything else moves something, or makes a row that must be the only one."""
+COMMON: Final = (
+    *(OpenGrant, CloseGrant, Reserve, UseKey, Strike),
+    *(Remember, Unmoved, SaveQuestion, AnswerQuestion, UseApproval),
+)
+"""What calls do. Anything else moves something, or makes a row that must be the only one."""
+PLAIN: Final = (OpenGrant, CloseGrant, UseKey)
+"""What needs no lock of its own, and nothing that is not read anyway."""
+Questioned = SaveQuestion | AnswerQuestion | UseApproval
 
 # One statement for the locks, and for what a lost connection will be asked about.
 _LOCKS: Final = (
@@ -62,10 +79,28 @@ _TAKEN: Final = (
     " AND r.counter = asked.counter) AS newest ON true ORDER BY asked.place"
 )
 _GIVEN_BACK: Final = (
-    "SELECT r.tenant, r.counter, r.call, r.at, r.amount"
+    "SELECT r.tenant, r.counter, r.call, r.at, r.amount, r.held"
     " FROM unnest(%s::text[], %s::text[]) AS asked (tenant, call)"
     " JOIN reservations r ON r.tenant = asked.tenant AND r.call = asked.call"
 )
+_CONTAINED: Final = "SELECT tenant, kind, target FROM contained WHERE tenant = ANY(%s::text[])"
+_MEMORIES: Final = (
+    "SELECT m.tenant, m.memory, m.version FROM unnest(%s::text[], %s::text[]) AS asked (tenant, memory)"
+    " JOIN memories m ON m.tenant = asked.tenant AND m.memory = asked.memory"
+)
+_QUESTIONS: Final = (
+    "SELECT q.tenant, q.id, q.issuer, q.subject, q.approver, q.until, q.state"
+    " FROM unnest(%s::text[], %s::text[]) AS asked (tenant, id)"
+    " JOIN questions q ON q.tenant = asked.tenant AND q.id = asked.id"
+)
+
+
+class MustBeAlone(Exception):
+    """A version of this tenant would move, and its lock is shared. Nothing happened: begin again, alone."""
+
+    def __init__(self, tenant: str) -> None:
+        super().__init__(tenant)
+        self.tenant = tenant
 
 
 @dataclass(slots=True)
@@ -78,8 +113,13 @@ class Found:
         versions: by tenant, of those that were asked for.
         conversations: by key digest: the log's own id, and whether it is closed.
         grants: open ones, by (tenant, call): their conversation.
-        taken: for each Reserve of the batch, in order: the newest time of its counter, and what was taken.
-        given_back: rows of grants that come to nothing: (tenant, counter, call, at, amount).
+        taken: for each effect of the batch that is `counted`, in order: the newest time of its counter, and
+            what was taken.
+        given_back: rows of grants that end: (tenant, counter, call, at, amount, held).
+        alone: tenants whose lock is held alone.
+        contained: what is out of use in tenants where denials are counted: (tenant, kind, target).
+        memories: versions by (tenant, memory), of those that were asked for.
+        questions: by (tenant, id), of those that were asked for.
     """
 
     now: int = 0
@@ -88,7 +128,11 @@ class Found:
     conversations: dict[bytes, tuple[str, bool]] = field(default_factory=dict)
     grants: dict[tuple[str, str], str] = field(default_factory=dict)
     taken: list[tuple[int, int]] = field(default_factory=list)
-    given_back: list[tuple[str, str, str, int, int]] = field(default_factory=list)
+    given_back: list[tuple[str, str, str, int, int, bool]] = field(default_factory=list)
+    alone: frozenset[str] = frozenset()
+    contained: set[tuple[str, str, str]] = field(default_factory=set)
+    memories: dict[tuple[str, str], int] = field(default_factory=dict)
+    questions: dict[tuple[str, str], Stands] = field(default_factory=dict)
 
 
 def lock_key(kind: str, *names: str) -> int:
@@ -114,8 +158,28 @@ def is_common(transaction: Transaction) -> bool:
     return all(isinstance(effect, COMMON) for effect in transaction.effects)
 
 
+def special(effects: Iterable[Effect]) -> list[Effect]:
+    """Those that are not PLAIN: mostly none."""
+    return [effect for effect in effects if not isinstance(effect, PLAIN)]
+
+
+def counted(effects: Iterable[Effect]) -> list[Reserve | Strike]:
+    """The effects that ask how much was taken from a counter, in order. A note asks nothing."""
+    return [
+        effect
+        for effect in effects
+        if isinstance(effect, Strike) or (isinstance(effect, Reserve) and effect.most != UNBOUNDED)
+    ]
+
+
 def read(
-    db: Connection, writer: str, batch_id: bytes, transactions: Sequence[Transaction], last: int
+    db: Connection,
+    writer: str,
+    batch_id: bytes,
+    transactions: Sequence[Transaction],
+    *,
+    last: int,
+    alone: frozenset[str] = frozenset(),
 ) -> Found:
     """Begin a database transaction, take its locks, and read what the transactions rest on.
 
@@ -123,19 +187,19 @@ def read(
         writer: who writes.
         batch_id: what its row tells once this is committed.
         last: UNIX milliseconds of the newest entry that this process knows of.
+        alone: tenants whose lock must be held alone, whatever the transactions are.
     """
-    found = Found()
     tenants = sorted({one.place.tenant for one in transactions if one.expects})
-    digests = list({key_digest(conversation_key(one.place)) for one in transactions})
+    asked = _Asked.of(transactions, last)
+    found = Found(alone=alone | {one.place.tenant for one in transactions if not is_common(one)})
     grants = _columns(_calls(transactions, OpenGrant, CloseGrant)) or [[], []]
-    wanted = list(_reserves(transactions, last))
-    ended = _calls(transactions, CloseGrant) if wanted else []
     with db.pipeline():
         db.execute("BEGIN")
-        db.execute(_LOCKS, (writer, batch_id, *_locks(transactions)))
-        stands = db.execute(_STANDS, (*grants, tenants, digests))
-        taken = db.execute(_TAKEN, _columns(wanted)) if wanted else None
-        given_back = db.execute(_GIVEN_BACK, _columns(ended)) if ended else None
+        db.execute(_LOCKS, (writer, batch_id, *_locks(transactions, found.alone)))
+        stands = db.execute(_STANDS, (*grants, tenants, list(asked.digests)))
+        taken, given_back, contained, memories, questions = (
+            db.execute(statement, values) if values else None for statement, values in asked.statements()
+        )
     found.now, found.last, versions, conversations, owed = stands.fetchone() or (0, 0, None, None, None)
     found.versions = {tenant: {} for tenant in tenants}
     for tenant, key, version in _rows(versions):
@@ -144,9 +208,57 @@ def read(
         bytes.fromhex(key): (id_, sealed != 0) for key, id_, sealed in _rows(conversations)
     }
     found.grants = {(tenant, call): conversation for tenant, call, conversation in _rows(owed)}
-    found.taken = taken.fetchall() if taken is not None else []
-    found.given_back = given_back.fetchall() if given_back is not None else []
+    found.taken = taken.fetchall() if taken else []
+    found.given_back = given_back.fetchall() if given_back else []
+    found.contained = set(contained.fetchall()) if contained else set()
+    found.memories = {row[:2]: row[2] for row in memories.fetchall()} if memories else {}
+    found.questions = {row[:2]: Stands(*row[2:]) for row in questions.fetchall()} if questions else {}
     return found
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What is asked for only where transactions need it."""
+
+    digests: set[bytes]
+    taken: list[tuple[str, str, int, int]] = field(default_factory=list)
+    ended: list[tuple[str, str]] = field(default_factory=list)
+    contained: set[str] = field(default_factory=set)
+    memories: set[tuple[str, str]] = field(default_factory=set)
+    questions: set[tuple[str, str]] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, transactions: Sequence[Transaction], last: int) -> _Asked:
+        """`at` of what is taken is not after what it will be."""
+        asked = cls(
+            {key_digest(conversation_key(one.place)) for one in transactions if one.entry is not None}
+        )
+        for one in transactions:
+            for effect in special(one.effects):
+                asked._add(one.place.tenant, effect)
+                for each in counted([effect]):
+                    at = max(last, one.now)
+                    asked.taken.append((one.place.tenant, each.counter, at, each.window))
+        if asked.taken:
+            asked.ended = _calls(transactions, CloseGrant)
+        return asked
+
+    def _add(self, tenant: str, effect: Effect) -> None:
+        if isinstance(effect, Remember | Unmoved):
+            self.memories.add((tenant, effect.memory))
+        elif isinstance(effect, Questioned):
+            self.questions.add((tenant, effect.id))
+        elif isinstance(effect, Strike):
+            self.contained.add(tenant)
+            self.digests.add(key_digest(conversation_key(Place(tenant))))
+
+    def statements(self) -> Iterator[tuple[str, list[list[Any]]]]:
+        """Each with its columns, none where there is nothing to ask."""
+        yield _TAKEN, _columns(self.taken)
+        yield _GIVEN_BACK, _columns(self.ended)
+        yield _CONTAINED, [sorted(self.contained)] if self.contained else []
+        yield _MEMORIES, _columns(sorted(self.memories))
+        yield _QUESTIONS, _columns(sorted(self.questions))
 
 
 def _rows(text: str | None) -> list[list[Any]]:
@@ -167,25 +279,32 @@ def _calls(transactions: Sequence[Transaction], *kinds: type) -> list[tuple[str,
     return sorted(found)
 
 
-def _reserves(transactions: Sequence[Transaction], last: int) -> Iterable[tuple[str, str, int, int]]:
-    """(tenant, counter, at, window) of every Reserve, in order; `at` is not after what it will be."""
-    for one in transactions:
-        for effect in one.effects:
-            if isinstance(effect, Reserve):
-                yield one.place.tenant, effect.counter, max(last, one.now), effect.window
-
-
-def _locks(transactions: Sequence[Transaction]) -> tuple[list[int], list[bool]]:
+def _locks(transactions: Sequence[Transaction], alone: frozenset[str]) -> tuple[list[int], list[bool]]:
     """The keys to lock, in their order, and which of them alone."""
     tenants: dict[int, bool] = {}
-    counters: set[int] = set()
+    others: dict[int, bool] = {}
     for one in transactions:
-        key = lock_key("tenant", one.place.tenant)
-        tenants[key] = tenants.get(key, False) or not is_common(one)
-        counters |= {
-            lock_key("counter", one.place.tenant, effect.counter)
-            for effect in one.effects
-            if isinstance(effect, Reserve)
-        }
-    wanted = [*sorted(tenants.items()), *((key, True) for key in sorted(counters - tenants.keys()))]
-    return [key for key, _ in wanted], [alone for _, alone in wanted]
+        tenant = one.place.tenant
+        tenants[lock_key("tenant", tenant)] = tenant in alone
+        for effect in special(one.effects):
+            if (wanted := _lock(tenant, effect)) is not None:
+                key, is_alone = wanted
+                others[key] = others.get(key, False) or is_alone
+    wanted_keys = [
+        *sorted(tenants.items()),
+        *sorted(item for item in others.items() if item[0] not in tenants),
+    ]
+    return [key for key, _ in wanted_keys], [alone for _, alone in wanted_keys]
+
+
+def _lock(tenant: str, effect: Effect) -> tuple[int, bool] | None:
+    """What an effect locks beside its tenant, and whether alone."""
+    if isinstance(effect, Reserve):
+        return lock_key("counter", tenant, effect.counter), effect.most != UNBOUNDED
+    if isinstance(effect, Strike):
+        return lock_key("counter", tenant, effect.counter), True
+    if isinstance(effect, Remember | Unmoved):
+        return lock_key("memory", tenant, effect.memory), isinstance(effect, Remember)
+    if isinstance(effect, Questioned):
+        return lock_key("question", tenant, effect.id), True
+    return None

@@ -23,9 +23,9 @@ from guard.lineage.postgres.connection import Address, reason
 
 SCHEMA: Final = "guard"
 VERSION_TABLE: Final = "format"
-FORMAT: Final = "1"
+FORMAT: Final = "2"
 """The step that this Guard was written for."""
-KNOWN: Final = ("1",)
+KNOWN: Final = ("1", "2")
 """Every step, in order."""
 _COMMAND: Final = "guard store upgrade"
 _ONE_AT_A_TIME: Final = 0x6775617264_00_00_00
@@ -45,7 +45,10 @@ CHANGED: Final[dict[str, str]] = {
     "pins": "SELECT, INSERT, DELETE",
     "api_keys": "SELECT, INSERT, UPDATE (revoked, last_used)",
     "settings": "SELECT, INSERT, UPDATE (value)",
-    "reservations": "SELECT, INSERT, UPDATE (amount, until), DELETE",
+    "reservations": "SELECT, INSERT, UPDATE (amount, until, held), DELETE",
+    "memories": "SELECT, INSERT, UPDATE (version, size, lost, until)",
+    "seen": "SELECT, INSERT, UPDATE (trust, field, until), DELETE",
+    "questions": "SELECT, INSERT, UPDATE (state, answered_by, word), DELETE",
     "used_jti": "SELECT, INSERT, UPDATE (until), DELETE",
     "artifact_keys": "SELECT, INSERT, UPDATE, DELETE",
     "instances": "SELECT, INSERT, DELETE",
@@ -110,7 +113,7 @@ def _newer(address: Address, has: str) -> StoreError:
     )
 
 
-def _take_steps(address: Address) -> None:
+def _take_steps(address: Address, last: str = "head") -> None:
     engine = sqlalchemy.create_engine(
         "postgresql+psycopg://", creator=lambda: address.connect(patience=0, manual=True), poolclass=NullPool
     )
@@ -121,7 +124,7 @@ def _take_steps(address: Address) -> None:
     config.set_main_option("path_separator", "os")
     with engine.connect() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, last)
         connection.commit()
 
 

@@ -22,6 +22,7 @@ from guard.lineage.entry import ENDINGS, Kind
 from guard.lineage.postgres import schema
 from guard.lineage.postgres.connection import Address, Connection, reason
 from guard.lineage.postgres.needs import key_digest
+from guard.lineage.questions import COLUMNS
 from guard.lineage.rows import LOG
 from guard.lineage.snapshots import write_new
 
@@ -47,7 +48,14 @@ _ALIKE: Final = (
         "key_id",
     ),
     ("settings", "tenant, key, value", "tenant, key"),
-    ("reservations", "tenant, counter, at, call, amount, until", "tenant, counter, at, call"),
+    ("reservations", "tenant, counter, at, call, amount, until, held", "tenant, counter, at, call"),
+    ("memories", "tenant, memory, version, size, lost, until", "tenant, memory"),
+    (
+        "seen",
+        "tenant, memory, fingerprint, source, trust, field, until",
+        "tenant, memory, fingerprint, source",
+    ),
+    ("questions", COLUMNS, "tenant, id"),
 )
 _GRANTS: Final = "tenant, call, conversation, instance"
 _CONVERSATIONS: Final = "id, tenant, issuer, subject, given, source, entries, head, opened, sealed"
@@ -174,15 +182,15 @@ def _into(made: sqlite3.Connection, table: str, columns: str, rows: Iterator[tup
 
 def _return(old: sqlite3.Connection, db: Connection) -> None:
     has = {row[0] for row in old.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    for table, columns, _ in _ALIKE:
+    for table, made, _ in _ALIKE:
         if table in has:
+            columns = _known(old, table, made)
             rows = old.execute(f"SELECT {columns} FROM {table}")  # noqa: S608 - constants
             if table == "entries":  # they never waited: their tickets are none that the inbox gives
                 _copy(db, table, f"{columns}, ticket", ((*row, -1 - row[1]) for row in rows))
             else:
                 _copy(db, table, columns, rows)
-    known = {row[1] for row in old.execute("PRAGMA table_info(conversations)")}
-    sealed = "sealed" if "sealed" in known else "0"
+    sealed = _known(old, "conversations", "sealed") or "0"
     conversations = old.execute(
         f"SELECT id, tenant, issuer, subject, given, source, opened, {sealed} FROM conversations"  # noqa: S608
     )
@@ -202,6 +210,12 @@ def _return(old: sqlite3.Connection, db: Connection) -> None:
         " checkpoint = excluded.checkpoint",
         head,
     )
+
+
+def _known(old: sqlite3.Connection, table: str, columns: str) -> str:
+    """Those of the columns that the file's format has; the database knows what the others are without it."""
+    found = {row[1] for row in old.execute(f"PRAGMA table_info({table})")}
+    return ", ".join(column for column in columns.split(", ") if column in found)
 
 
 def _copy(db: Connection, table: str, columns: str, rows: Iterator[tuple[Any, ...]]) -> None:

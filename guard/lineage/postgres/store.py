@@ -18,7 +18,7 @@ from guard.identity.api_keys import ApiKeyRecord
 from guard.lineage import checkpoint, merkle
 from guard.lineage.database import StoreError
 from guard.lineage.effects import KEY_COLUMNS, key_record
-from guard.lineage.postgres import schema
+from guard.lineage.postgres import memories, questions, schema
 from guard.lineage.postgres.connection import Address, Bounded
 from guard.lineage.postgres.keys import SharedKeys
 from guard.lineage.postgres.lease import SessionLease
@@ -32,9 +32,11 @@ from guard.lineage.store import (
     Away,
     ConversationRow,
     EntryRow,
+    Memory,
     Outcome,
     PinRow,
     Place,
+    QuestionRow,
     Snapshot,
     Transaction,
 )
@@ -225,6 +227,26 @@ class PostgresStore:
             [since for _, since in counters],
         )
         return [int(row[0]) for row in rows]
+
+    def recall(self, tenant: str, memory: str, pending: str, fingerprints: Sequence[bytes]) -> Memory:
+        """What a memory has of these fingerprints."""
+        return memories.recall(self._reader, self._writer.last, (tenant, memory), pending, fingerprints)
+
+    def approval(self, tenant: str, issuer: str, subject: str, digest: str, at: int) -> QuestionRow | None:
+        """The newest question of this principal on this digest, neither used nor void at `at` (UNIX ms)."""
+        return questions.approval(self._reader, tenant, (issuer, subject), digest, at)
+
+    def question(self, tenant: str, id_: str) -> QuestionRow | None:
+        """One question, void or not."""
+        return questions.question(self._reader, tenant, id_)
+
+    def questions(self, tenant: str, at: int) -> list[QuestionRow]:
+        """Every question that is not void at `at` (UNIX ms), the oldest first."""
+        return questions.questions(self._reader, tenant, at)
+
+    def open_questions(self, tenant: str, issuer: str, subject: str, at: int) -> int:
+        """How many questions of this principal are open, and not void at `at` (UNIX ms)."""
+        return questions.open_questions(self._reader, tenant, (issuer, subject), at)
 
     def versions(self, tenant: str) -> Mapping[str, int]:
         """Every version of the tenant."""

@@ -67,6 +67,7 @@ class Writer:
         self._said: dict[str, int] = {}
         self._db: Bounded | None = None
         self._pid = 0
+        self._rolled_back = 0
 
     # -- commits -------------------------------------------------------------------------------
 
@@ -85,6 +86,7 @@ class Writer:
 
     def _apply(self, batch: Sequence[Transaction]) -> tuple[list[Outcome], set[str]]:
         id_, end, tries = os.urandom(16), time.monotonic() + self.patience, 0
+        alone: frozenset[str] = frozenset()
         done: tuple[list[Outcome], Batch] | None = None
         while True:
             try:
@@ -92,12 +94,15 @@ class Writer:
                 if done is not None and self._stands(db, id_):
                     return self._settled(done)
                 done = None
-                found = needs.read(db, self._name, id_, batch, self.last)
+                found = needs.read(db, self._name, id_, batch, last=self.last, alone=alone)
                 taken = Batch(db, found, self.last, instance_of=self._instance_of, said=self._said)
                 outcomes = [taken.take(transaction) for transaction in batch]
                 done = (outcomes, taken)
                 self._finish(db, taken)
                 return self._settled(done)
+            except needs.MustBeAlone as error:
+                self._roll_back()
+                alone |= {error.tenant}
             except _AGAIN as error:
                 self._roll_back()
                 done, tries = None, tries + 1
@@ -115,7 +120,7 @@ class Writer:
     def _finish(self, db: Bounded, taken: Batch) -> None:
         """Write and commit, or, where nothing was taken, end the transaction."""
         with db.pipeline():
-            if taken.entries:
+            if taken.waits:
                 taken.write()
             ended = db.execute("COMMIT")
         if ended.statusmessage != "COMMIT":
@@ -138,7 +143,10 @@ class Writer:
     def _roll_back(self) -> None:
         try:
             if self._db is not None and not self._db.closed:
-                self._db.execute("ROLLBACK")
+                # In a pipeline that broke psycopg believes prepared what is not. A rollback makes it forget,
+                # but only one whose text is new to it.
+                self._rolled_back += 1
+                self._db.execute(f"ROLLBACK /* {self._rolled_back} */".encode())
         except psycopg.Error:
             self._lose()
 

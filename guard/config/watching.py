@@ -1,0 +1,55 @@
+"""Files that are read again when they change: looked at every second, off the way of any call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from guard.config.policies import reads
+
+SECONDS: Final = 1.0
+
+
+class Watch:
+    """Looks at files, and says when they have changed and then stood still.
+
+    Args:
+        files: which ones, asked anew at each look: what is read may name others.
+        changed: called once for each change, after two looks in a row found the same.
+        seconds: between two looks.
+    """
+
+    def __init__(
+        self,
+        files: Callable[[], Sequence[Path]],
+        changed: Callable[[], Awaitable[object]],
+        seconds: float = SECONDS,
+    ) -> None:
+        self._files = files
+        self._changed = changed
+        self._seconds = seconds
+        self._known = reads(files())
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """Look no more; a reload under way ends."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        last = self._known
+        while True:
+            await asyncio.sleep(self._seconds)
+            now = await asyncio.to_thread(reads, self._files())
+            if now == last != self._known:  # it changed, and stands still
+                self._known = now
+                await self._changed()
+                now = self._known = await asyncio.to_thread(reads, self._files())
+            last = now
