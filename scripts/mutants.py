@@ -40,8 +40,12 @@ COPIED = (
 )
 MUTATED = ("guard/policy/*", "guard/artifact/*")
 TESTS = ("tests/policy", "tests/artifact")
-NOT_RUN = ("tests/policy/test_cli.py", "tests/policy/test_schema_suite.py")
-"""One starts processes, which know of no mutant; the other is about the engine, and slow to load."""
+NOT_RUN = (
+    "tests/policy/test_cli.py",
+    "tests/policy/test_schema_suite.py",
+    "tests/policy/origins/test_origin_bounds.py",
+)
+"""The first starts processes, which know of no mutant. The others are slow: to load, or by the megabyte."""
 ABOUT_THE_TEXT = ("tests/policy/test_decide.py::test_the_one_function_that_says_yes_fits_on_a_page",)
 LEAST_KILLED = 95.0
 KILLED = frozenset({"killed", "timeout", "segfault", "suspicious", "caught by type check"})

@@ -19,16 +19,17 @@ from typing import Any
 
 import figures
 
-from guard.core.model import Allow, Call, Decision
+from guard.core.model import Allow, Ask, Call, Decision
 from guard.policy.decide import decide
 from guard.policy.document import load
-from tests import oracle
+from guard.policy.layers import layered
+from tests import oracle, oracle_compare
 
 sys.path.append(str(Path(__file__).parent.parent / "tests" / "oracle"))
 import strategies
 
 CALLS = 5  # for each policy
-Case = tuple[Call, dict[str, Any], Decision, Decision]
+Case = tuple[Call, list[dict[str, Any]], Decision, Decision]
 
 
 def main() -> int:
@@ -45,7 +46,7 @@ def main() -> int:
         choices: list[int] = []
         judged = list(judge(recording(chance, choices), min(CALLS, options.pairs - answers.total())))
         answers.update(describe(expected) for *_, expected in judged)
-        found = sum(oracle.differ(*case) for case in judged)
+        found = sum(oracle_compare.differ(*case) for case in judged)
         if found and minimal is None:
             minimal = reduce(choices)
         disagreements += found
@@ -60,16 +61,18 @@ def main() -> int:
 
 
 def judge(below: Callable[[int], int], calls: int) -> Iterator[Case]:
-    """One policy and calls near it, each with the engine's answer and the oracle's."""
-    document, drawn = strategies.case(below, calls)
-    policy = load(json.dumps(document).encode(), name="oracle.json")
+    """Policies and calls near them, each with the engine's answer and the oracle's."""
+    documents, drawn = strategies.case(below, calls)
+    policy = layered([load(json.dumps(one).encode(), name="oracle.json") for one in documents])
     for call in drawn:
-        yield call, document, decide(call, policy), oracle.decide(call, document)
+        yield call, documents, decide(call, policy), oracle.decide(call, *documents)
 
 
 def describe(decision: Decision) -> str:
     if isinstance(decision, Allow):
-        return " ".join(("allow", decision.mode, *decision.obligations))
+        return " ".join(("allow", decision.mode, *("approved" for _ in decision.approved[:1])))
+    if isinstance(decision, Ask):
+        return f"ask {decision.approver}"
     return f"deny {decision.reason}"
 
 
@@ -104,13 +107,13 @@ def disagreement(choices: list[int]) -> Case | None:
     """The first disagreement that these choices give; where they end, the plainest are taken."""
     left = iter(choices)
     judged = judge(lambda n: min(next(left, 0), n - 1), CALLS)
-    return next((case for case in judged if oracle.differ(*case)), None)
+    return next((case for case in judged if oracle_compare.differ(*case)), None)
 
 
 def show(case: Case) -> None:
-    call, document, ours, theirs = case
-    print(json.dumps(document, indent=1))
-    for what in (call.principal, call.tool, call.params, call.facts, call.fault):
+    call, documents, ours, theirs = case
+    print(json.dumps(documents, indent=1))
+    for what in (call.principal, call.tool, call.params, call.facts, call.fault, call.intents, call.parent):
         print(what)
     print(f"guard/policy: {ours}\ntests/oracle: {theirs}")
 

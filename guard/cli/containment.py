@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +13,7 @@ import click
 from guard.cli.shared import EPILOG, emit, home_option, json_option, opened, tenant_option, when
 from guard.config.home import record
 from guard.core.errors import GuardError
+from guard.lineage.audit import readable
 from guard.lineage.effects import principal_target, tool_target
 from guard.lineage.entry import Kind
 from guard.lineage.store import Contain, Release, Store
@@ -86,6 +89,38 @@ class What:
         return " ".join(part for part in (self.kind(), target) if part)
 
 
+def why(store: Store, tenant: str, standing: Mapping[str, Any]) -> str:
+    """What brought a containment about, as the lineage says it."""
+    told = _entries(store, tenant, standing)
+    if not told:
+        return "the lineage does not say"
+    newest = max(told, key=lambda entry: int(entry["index"]))
+    fields, call = newest["fields"], newest["call"]
+    if newest["kind"] == Kind.FAILED:
+        return f"integrity was hurt: call {call} failed with {fields['reason']}"
+    if "denials" in fields:
+        seconds = fields["window"] // 1000
+        return f"{fields['denials']} denials within {seconds} s, the last of them of call {call}"
+    return "by hand"
+
+
+def _entries(store: Store, tenant: str, standing: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every entry that can be read and says that this was contained."""
+    house = [row.id for row in store.conversations() if (row.tenant, row.source) == (tenant, "house")]
+    own = [standing["target"]] if standing["kind"] == "conversation" else []
+    found: list[dict[str, Any]] = []
+    for row in (row for conversation in (*house, *own) for row in store.entries(conversation)):
+        with contextlib.suppress(ValueError):
+            entry = readable(row)
+            fields = entry["fields"] or {}
+            same = (fields.get("kind"), fields.get("target")) == (standing["kind"], standing["target"])
+            if (entry["kind"] == Kind.CONTAINED and same) or (
+                entry["kind"] == Kind.FAILED and "contained" in fields
+            ):
+                found.append(entry)
+    return found
+
+
 def _options(command: click.decorators.FC) -> click.decorators.FC:
     for decorate in reversed(
         (
@@ -109,7 +144,7 @@ def _options(command: click.decorators.FC) -> click.decorators.FC:
 
 
 @click.command(epilog=EPILOG)
-@click.option("--list", "listing", is_flag=True, help="Show what is contained now; change nothing.")
+@click.option("--list", "listing", is_flag=True, help="Show what is contained now, and why; change nothing.")
 @_options
 def contain(*, listing: bool, tenant: str, home: Path, as_json: bool, **named: Any) -> None:
     """Deny every call of a conversation, a principal or to a tool, from the next one on.
@@ -118,8 +153,11 @@ def contain(*, listing: bool, tenant: str, home: Path, as_json: bool, **named: A
     """
     if listing:
         with opened(home) as (_, store):
-            standing = store.contained(tenant)
-            lines = [f"{when(row['since'])}  {row['kind']} {row['target']}".rstrip() for row in standing]
+            standing = [{**row, "why": why(store, tenant, row)} for row in store.contained(tenant)]
+            lines = [
+                f"{when(row['since'])}  {' '.join(filter(None, (row['kind'], row['target'])))}: {row['why']}"
+                for row in standing
+            ]
             emit(standing, lines or ["nothing is contained"], as_json=as_json)
         return
     what = What(**named)

@@ -8,15 +8,17 @@ from typing import Any, Final, NoReturn
 
 import click
 
+from guard.cli.comparing import diff
 from guard.cli.shared import EPILOG, NO, UNUSABLE, emit, json_option, printable_lines
 from guard.cli.signing import keygen, sign_policy, verify_policy
 from guard.config.home import clock
 from guard.config.policies import cases_beside, read_file
 from guard.core.canonical import NotIJson, NotJson, read
 from guard.core.errors import GuardError, printable
-from guard.core.model import Allow, Call, Conversation, Facts, Pin, Principal, Tool
+from guard.core.model import Allow, Call, Conversation, Facts, Pin, Principal, Seen, Tool
 from guard.policy.cases import CaseResult, asked, read_cases, run, unused
 from guard.policy.cautions import cautions
+from guard.policy.coverage import missing, rules
 from guard.policy.document import load
 from guard.policy.explain import explain
 from guard.policy.findings import nearest
@@ -30,10 +32,10 @@ FILE: Final = click.Path(path_type=Path)
 
 @click.group(epilog=EPILOG)
 def policy() -> None:
-    """Check, test, explain and sign a policy."""
+    """Check, test, explain, compare and sign a policy."""
 
 
-for _command in (keygen, sign_policy, verify_policy):
+for _command in (diff, keygen, sign_policy, verify_policy):
     policy.add_command(_command)
 
 
@@ -51,10 +53,11 @@ def check(file: Path, tools: Path | None, server: str, as_json: bool) -> None:
     try:
         loaded = load(read_file(file), name=str(file))
         results = _results(file, loaded)
-        found = [*misfits(loaded, {} if tools is None else _definitions(tools, server))]
+        known = None if tools is None else _definitions(tools, server)
+        found = [*misfits(loaded, known or {})]
     except GuardError as error:
         _invalid(error, as_json)
-    warnings = [printable(warning) for warning in cautions(loaded)]
+    warnings = [*cautions(loaded, results, known)]
     failed = [result for result in results if not result.passed]
     if as_json:
         _emit(
@@ -66,12 +69,18 @@ def check(file: Path, tools: Path | None, server: str, as_json: bool) -> None:
                 "cases": len(results),
                 "failed": [_case_json(result) for result in failed],
                 "misfits": [_error_json(misfit) for misfit in found],
-                "warnings": warnings,
+                "warnings": [
+                    {"id": one.id.value, "rule": one.rule, "what": printable(one.what)} for one in warnings
+                ],
             }
         )
     else:
         click.echo(f"{loaded.ref.id} version {loaded.ref.version}, {loaded.mode}, sha256 {loaded.ref.sha256}")
-        for line in (*map(_case_line, failed), *map(str, found), *(f"warning: {text}" for text in warnings)):
+        for line in (
+            *map(_case_line, failed),
+            *map(str, found),
+            *(f"warning: {printable(str(one))}" for one in warnings),
+        ):
             click.echo(line)
         click.echo(
             f"{len(results)} cases, {len(failed)} failed; {len(found)} misfits; {len(warnings)} warnings"
@@ -85,6 +94,8 @@ def check(file: Path, tools: Path | None, server: str, as_json: bool) -> None:
 def test(files: tuple[Path, ...], as_json: bool) -> None:
     """Run the cases beside each policy, NAME.cases.yaml or NAME.cases.json beside NAME.yaml."""
     report: dict[str, list[CaseResult]] = {}
+    unshown: dict[str, tuple[str, ...]] = {}
+    every = 0
     try:
         for file in files:
             if ".cases." in file.name:
@@ -92,18 +103,30 @@ def test(files: tuple[Path, ...], as_json: bool) -> None:
             if cases_beside(file) is None:
                 remedy = f"write {file.stem}.cases.yaml beside it"
                 raise GuardError("there are no cases", where=printable(str(file)), remedy=remedy)  # noqa: TRY301
-            report[str(file)] = _results(file, load(read_file(file), name=str(file)))
+            loaded = load(read_file(file), name=str(file))
+            report[str(file)] = _results(file, loaded)
+            unshown[str(file)] = missing(loaded, report[str(file)])
+            every += len(rules(loaded))
     except GuardError as error:
         _invalid(error, as_json)
     failed = [result for results in report.values() for result in results if not result.passed]
     if as_json:
-        _emit({file: [_case_json(result) for result in results] for file, results in report.items()})
+        _emit(
+            {
+                file: {"cases": [_case_json(result) for result in results], "unshown": list(unshown[file])}
+                for file, results in report.items()
+            }
+        )
     else:
         for name, results in report.items():
             click.echo(printable(name))
             for line in map(_case_line, results):
                 click.echo(f"  {line}")
-        click.echo(f"{sum(map(len, report.values()))} cases, {len(failed)} failed")
+            for rule in unshown[name]:
+                click.echo(f"  no case shows {printable(rule)}")
+        covered = every - sum(map(len, unshown.values()))
+        total = sum(map(len, report.values()))
+        click.echo(f"{total} cases, {len(failed)} failed; {covered} of {every} rules shown")
     sys.exit(NO if failed else 0)
 
 
@@ -173,7 +196,7 @@ def explain_command(
             method=method,
             params=params,
             conversation=Conversation("explain", "launch"),
-            facts=Facts(now=time, used=taken),
+            facts=Facts(now=time, used=taken, seen=Seen({}), approval=None),
         ),
         loaded,
     )

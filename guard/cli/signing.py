@@ -9,8 +9,9 @@ import click
 
 from guard.cli.shared import EPILOG, NO, emit, json_option, told
 from guard.config.home import signing_key
-from guard.config.policies import load_policy, read_file, read_keys, signature_beside
+from guard.config.policies import load_policy, read_file, read_keys, read_policy, signature_beside
 from guard.core.canonical import write
+from guard.core.errors import GuardError
 from guard.core.keys import KeySet
 from guard.policy.signing import Unsigned, sign
 
@@ -37,9 +38,17 @@ def keygen(file: Path, as_json: bool) -> None:
 def sign_policy(file: Path, key: Path, as_json: bool) -> None:
     """Sign a policy: FILE.jws then stands beside it. Its cases are run first."""
     with told():
-        load_policy(file)
-        signer, beside = signing_key(key), signature_beside(file)
-        beside.write_bytes(sign(read_file(file), signer) + b"\n")
+        if not key.is_file():  # a name that was mistyped makes no key
+            raise GuardError("no such key", where=str(key), remedy="make one: guard policy keygen FILE")
+        data, beside = read_file(file), signature_beside(file)
+        read_policy(file, data)
+        signer = signing_key(key)
+        new = beside.with_name(beside.name + ".new")
+        try:
+            new.write_bytes(sign(data, signer) + b"\n")
+            new.replace(beside)  # whole, or not at all
+        except OSError as error:
+            raise GuardError(f"cannot be written: {error.strerror}", where=str(beside)) from None
     about = {"file": str(beside), "kid": signer.public.kid}
     emit(about, [f"{beside}: signed by {signer.public.kid}"], as_json=as_json)
 

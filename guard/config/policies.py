@@ -91,7 +91,13 @@ def load_policy(path: Path, keys: KeySet | None = None, *, require_signed: bool 
     Raises:
         GuardError: not a policy, or its cases fail; or not signed though it must be, or signed badly.
     """
-    data = read_file(path)  # once: what was signed is what is read
+    return read_policy(path, read_file(path), keys, require_signed=require_signed)
+
+
+def read_policy(
+    path: Path, data: bytes, keys: KeySet | None = None, *, require_signed: bool = False
+) -> Policy:
+    """As `load_policy`, of bytes that were read from `path`: what was signed is what is read."""
     beside = signature_beside(path)
     if keys is not None and (require_signed or beside.exists()):
         if not beside.is_file():
@@ -108,9 +114,10 @@ def load_policy(path: Path, keys: KeySet | None = None, *, require_signed: bool 
 
 
 def read_keys(path: Path) -> KeySet:
-    """A JWK set (RFC 7517) of public keys. Raises GuardError."""
+    """A JWK set (RFC 7517) of public keys, without those that have ended. Raises GuardError."""
     try:
-        return KeySet.from_jwks(read(read_file(path)))
+        keys, now = KeySet.from_jwks(read(read_file(path))), clock() // 1000
+        return KeySet(key for key in keys if key.not_after is None or now < key.not_after)
     except (NotJson, NotIJson) as error:
         raise GuardError(f"not a JWK set: {error}", where=printable(str(path))) from None
 
@@ -181,14 +188,18 @@ def _check_version(store: Store, layer: Policy, tenant: str) -> None:
         raise GuardError(what, where=printable(ref.id), remedy="raise `version` in the policy: it only grows")
 
 
-def reads(paths: Sequence[Path]) -> dict[Path, tuple[int, int] | None]:
-    """Size and time of change (nanoseconds) of each file, None for one that is not there."""
-    found: dict[Path, tuple[int, int] | None] = {}
+def reads(paths: Sequence[Path]) -> dict[Path, tuple[int, ...] | None]:
+    """What a file looks like from outside, of each; None for one that is not there.
+
+    Its size, its times of change (nanoseconds) and its inode: a file that another took the place of is
+    another, whatever time it was given.
+    """
+    found: dict[Path, tuple[int, ...] | None] = {}
     for path in paths:
         try:
             about = path.stat()
         except OSError:
             found[path] = None
         else:
-            found[path] = (about.st_size, about.st_mtime_ns)
+            found[path] = (about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)
     return found

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from guard.config.policies import reads
+from guard.config.wiring import say
 
 SECONDS: Final = 1.0
 
@@ -49,7 +50,10 @@ class Watch:
             await asyncio.sleep(self._seconds)
             now = await asyncio.to_thread(reads, self._files())
             if now == last != self._known:  # it changed, and stands still
-                self._known = now
-                await self._changed()
-                now = self._known = await asyncio.to_thread(reads, self._files())
+                try:
+                    await self._changed()
+                except Exception as error:  # noqa: BLE001 - the old one holds, and the next change is seen
+                    say(f"not reloaded, the old one holds: {type(error).__name__}")
+                # As they stood before they were read: what changed meanwhile is read once more.
+                self._known = {path: now.get(path) for path in self._files()}
             last = now

@@ -138,7 +138,8 @@ class Limit:
         """What a call takes of it, or why it may not."""
         amount = 1 if self.budget is None else self.budget.amount(call.arguments)
         if isinstance(amount, str):
-            return Deny(Reason.AMOUNT_UNREADABLE, self.id, f"/arguments{amount}")
+            at = "/arguments" if call.tool.kind in {"tool", "prompt"} else ""
+            return Deny(Reason.AMOUNT_UNREADABLE, self.id, f"{at}{amount}")
         counter = self.reading(scope).counter
         if amount > self.most or used(call, self.id) + amount > self.most:
             return Deny(Reason.LIMIT_REACHED, self.id)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from importlib import resources
 from io import BytesIO
+from typing import Final
 from zoneinfo import ZoneInfo
+
+_MAGIC: Final = b"TZif"
+"""What every file of a time zone begins with (RFC 9636, section 3.1)."""
 
 
 def zone(name: str) -> ZoneInfo:
@@ -15,6 +19,7 @@ def zone(name: str) -> ZoneInfo:
     """
     parts = name.split("/")
     place = resources.files("tzdata.zoneinfo").joinpath(*parts)
-    if not all(parts) or not place.is_file():
+    data = place.read_bytes() if all(part.strip(".") for part in parts) and place.is_file() else b""
+    if not data.startswith(_MAGIC):
         raise ValueError(f"no time zone is called `{name}`, such as Europe/Berlin or UTC")
-    return ZoneInfo.from_file(BytesIO(place.read_bytes()), key=name)
+    return ZoneInfo.from_file(BytesIO(data), key=name)

@@ -34,19 +34,21 @@ class Published:
 
 def not_ready(house: House) -> Reason | None:
     """Why no call could be permitted now, None if nothing stands against it."""
-    now, policy = house.clock(), house.generation.policy
+    now, layers = house.clock(), house.generation.policy.layers
     if house.log.failure is not None:
         return Reason.STORE_UNAVAILABLE
     if not house.issuer.usable(now // 1000):
         return Reason.ARTIFACT_KEY_UNAVAILABLE
-    ends = [policy.expires, policy.observe_until if policy.observing else None]
+    ends = [end for one in layers for end in (one.expires, one.observe_until if one.observing else None)]
     if any(end is not None and now >= end for end in ends):
         return Reason.POLICY_EXPIRED
     try:
-        newest = house.log.store.versions(_TENANT).get(policy.ref.versioned, policy.ref.version)
+        newest = house.log.store.versions(_TENANT)
     except Exception:  # noqa: BLE001 - a store that cannot be read permits nothing
         return Reason.STORE_UNAVAILABLE
-    return None if newest == policy.ref.version else Reason.POLICY_SUPERSEDED
+    refs = [layer.ref for layer in layers]
+    same = all(newest.get(ref.versioned, ref.version) == ref.version for ref in refs)
+    return None if same else Reason.POLICY_SUPERSEDED
 
 
 def health(house: House) -> tuple[bool, dict[str, Any]]:
@@ -80,12 +82,7 @@ def proof(house: House, published: Published) -> dict[str, Any]:
         "vkey": published.vkey,
         "checkpoint": checkpoint,
         "jwks": published.jwks(),
-        "policy": {
-            "id": ref.id,
-            "version": ref.version,
-            "sha256": ref.sha256,
-            "mode": house.generation.policy.mode,
-        },
+        "policy": {**ref.as_json(), "mode": house.generation.policy.mode},
         "since": house.started,
         "decisions": _counts(house.decisions),
         "refusals": _counts(house.refusals),

@@ -144,7 +144,12 @@ class Gate(Binding):
         if told:
             raw = ending.raw if isinstance(ending, Returned) else b""
             about = (bound_to(call)[0].policy, call, raw, self.house.salt)
-            keep = await asyncio.to_thread(remembered, *about) if len(raw) > LARGE else remembered(*about)
+            try:
+                keep = await asyncio.to_thread(remembered, *about) if len(raw) > LARGE else remembered(*about)
+            except Exception as error:
+                lost = Unknown(Reason.UNEXPECTED, executed=isinstance(ending, Returned))
+                await self._log.commit(records.ended(call, lost, trail.conversation, now=self._clock()))
+                raise Refused(Reason.UNEXPECTED, "what was said could not be remembered") from error
         transaction = records.ended(
             call, ending, trail.conversation, now=self._clock(), allow=trail.allow, keep=keep, told=told
         )

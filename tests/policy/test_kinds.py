@@ -136,7 +136,8 @@ def test_a_rule_on_what_no_resource_has_is_a_misfit() -> None:
 def test_cautions_about_globs_over_uris() -> None:
     """A glob that lists nothing, a `?` that is no question mark, and a host that anyone can choose."""
     found = [
-        *cautions(
+        str(one)
+        for one in cautions(
             policy(
                 resources=[
                     {"match": match, "scopes": []}

@@ -1,7 +1,7 @@
 """Words that everybody writes: meeting one of them twice says nothing.
 
-Two lists. `STOP` are the little words of English: neighbours are counted as if they were not there. `COMMON`
-adds frequent words, and words that arguments have as values (`yes`, `true`, `high`, `monday`).
+`STOP` are the little words of English: neighbours are counted as if they were not there. `COMMON`
+adds frequent words. `ANSWERS` are those that arguments have as values and that name nothing (`yes`, `high`).
 """
 
 from __future__ import annotations
@@ -83,5 +83,14 @@ COMMON: Final = STOP | frozenset(
     welcome well went west whatever whether white whole wide window winter wish within without woman
     word words work worker working works world worth write written wrong year years yellow yes yesterday
     yet young yours yourself zero zone
+    """.split()  # noqa: SIM905 -- a page of words
+)
+ANSWERS: Final = frozenset(
+    """
+    accept accepted active all any april august cancel cancelled closed confirmed debit december default
+    deny done false february five four friday high inactive january july june low march may me medium
+    monday no none november null october off ok okay on one open pending read ready saturday self
+    september six sunday ten three thursday today tomorrow true tuesday two unknown unread update user
+    wednesday write yes yesterday you
     """.split()  # noqa: SIM905 -- a page of words
 )

@@ -22,12 +22,14 @@ class Leaf:
         value: a string or a number.
         trust: of this place.
         whole: whether it stands for itself: False for prose that is no JSON.
+        name: whether it is the name of a member.
     """
 
     at: str
     value: str | int | float
     trust: str
     whole: bool = True
+    name: bool = False
 
 
 class Members(tuple[tuple[str, Any], ...]):
@@ -77,7 +79,7 @@ def leaves_of(document: Any, trust: str, fields: Mapping[str, str]) -> Iterator[
             label = least(*reached)
         if isinstance(node, Members):
             for name, inner in node:
-                yield Leaf(at, name, label)
+                yield Leaf(at, name, label, name=True)
                 escaped = name.replace("~", "~0").replace("/", "~1")
                 waiting.append((inner, f"{at}/{escaped}", label, _below(ahead, escaped)))
         elif isinstance(node, list):
@@ -100,22 +102,13 @@ def unwrapped(document: Any) -> Any:
 def _string(text: str, at: str, label: str) -> Iterator[Leaf]:
     """A string, and where it is a document itself, what is in it."""
     yield Leaf(at, text, label)
-    if text[:1] in ("{", "[") and text[-1:] in ("}", "]"):
+    if text[:1] in ("{", "["):
         try:
             document = read(text)
         except ValueError:
             return
-        waiting = [document]
-        while waiting:
-            node = waiting.pop()
-            if isinstance(node, Members):
-                for name, inner in node:
-                    yield Leaf(at, name, label)
-                    waiting.append(inner)
-            elif isinstance(node, list):
-                waiting.extend(node)
-            elif node is not None and not isinstance(node, bool):
-                yield Leaf(at, node, label)
+        for leaf in leaves_of(document, label, {}):
+            yield Leaf(at + leaf.at, leaf.value, label, name=leaf.name)
 
 
 def _below(ahead: _Patterns, segment: str) -> _Patterns:

@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 from typing import Final
 
 from guard.core.model import Appearance
-from guard.policy.origins import words
+from guard.policy.origins import identities, words
 from guard.policy.origins.fingerprints import keyed
 from guard.policy.origins.forms import clean, unwrapped
 from guard.policy.origins.leaves import TRUST, Leaf, leaves
@@ -29,12 +29,7 @@ MOST_RUNS: Final = 4_000  # runs of words of what the user said
 USER: Final = "user"
 
 _ANYTHING: Final = re.compile(r"\w")
-_IDENTITY: Final = re.compile(
-    r"(?:(?:^|[_/-])(?:id|ID|no|nr|num|number|code|account|key|ref|uid)s?_?"
-    r"|[a-z](?:I[dD]|No|Nr|Num|Number|Code|Account|Key|Ref|Uid)s?)(?:/[0-9]+)?$"
-)
 _WEAK_DIGITS: Final = 4
-_LONGEST_IDENTITY: Final = 64  # characters
 
 
 def glimpses(
@@ -63,6 +58,7 @@ def spoken(text: str, salt: bytes) -> Glimpses:
     plain = clean(text[:LONGEST])
     found.add(here, (("text", run) for run in words.runs(plain, MOST_RUNS)))
     found.add(here, (("quoted", run) for run in words.quoted(plain)))
+    found.add(here, (("quoted", run) for run in identities.pointed(plain.casefold())))
     found.add(here, (("quoted", run) for run in words.cued(plain.casefold(), strictly=True)))
     return found.as_glimpses(USER, salt)
 
@@ -78,7 +74,7 @@ class Found:
     def __init__(self, *, prose: bool = True) -> None:
         self._prose = prose
         self._places: dict[Key, Leaf] = {}
-        self._taken: set[tuple[str, str, bool]] = set()
+        self._taken: set[tuple[str, str, bool, bool]] = set()
         self._characters = 0
         self.is_full = False
 
@@ -107,7 +103,7 @@ class Found:
         if not isinstance(leaf.value, str):
             self.add(leaf, _of_number(leaf))
             return
-        again = (leaf.value, leaf.trust, is_identity(leaf))
+        again = (leaf.value, leaf.trust, *identities.standing(leaf))
         if again in self._taken:
             return
         self._taken.add(again)
@@ -152,17 +148,11 @@ class Found:
         return tuple(listed)
 
 
-def is_identity(leaf: Leaf) -> bool:
-    """Whether a leaf says which thing is meant: a short value by itself in a field that is called so."""
-    short = not isinstance(leaf.value, str) or len(leaf.value) <= _LONGEST_IDENTITY
-    return leaf.whole and short and bool(_IDENTITY.search(leaf.at))
-
-
 def _of_number(leaf: Leaf) -> Iterator[Key]:
     plain = number(_spelled(leaf.value))
     if plain is None:
         return
-    identity = is_identity(leaf)
+    identity = identities.is_identity(leaf)
     if sum(map(str.isdigit, plain)) >= _WEAK_DIGITS or leaf.trust != "untrusted" or identity:
         yield "number", plain
     if identity:
@@ -183,13 +173,13 @@ def _of_text(text: str, leaf: Leaf, *, prose: bool) -> Iterator[Key]:
     small = text.casefold()
     whole = words.phrase(text)
     yield "text", whole
-    if leaf.whole and (plain := number(small.strip())):
+    plain = number(small.strip()) if leaf.whole else None
+    if plain is not None:
         yield "number", plain
-    if is_identity(leaf):
+    if identities.is_identity(leaf) or identities.is_name(leaf, text, whole):
         yield "identity", plain or whole
     yield from shown(small)
-    for plain in words.cued(small):
-        yield "number", plain
+    yield from _numbers(small)
     if prose and leaf.trust == "untrusted":
         told = words.content(small)
         for word in words.telling(told):
@@ -200,3 +190,15 @@ def _of_text(text: str, leaf: Leaf, *, prose: bool) -> Iterator[Key]:
         for standing in words.standing(text):
             if standing:
                 yield "text", standing
+        for item in identities.listed(text):
+            yield "identity", item
+
+
+def _numbers(small: str) -> Iterator[Key]:
+    """Numbers in prose: those with more than a few digits, and short ones that are a number of something."""
+    for cued in words.cued(small):
+        yield "number", cued
+    for written in words.numbers(small):
+        plain = number(written)
+        if plain is not None and sum(map(str.isdigit, plain)) >= _WEAK_DIGITS:
+            yield "number", plain

@@ -26,6 +26,9 @@ _QUOTED: Final = re.compile(
     r"|[\u201c\u2018\u00ab]([^\u201d\u2019\u00bb\n]{1,120})[\u201d\u2019\u00bb]"
     r"|(?<!\S)[#@]([\w-]{1,60})"
 )
+_NUMBER: Final = re.compile(
+    r"(?<![\w.,])(?:[0-9][0-9,]{2,40}(?:\.[0-9]{1,16})?|[0-9]{1,32}\.[0-9]{1,16})(?![\w,])"
+)
 _SHORT: Final = re.compile(r"(?<![\w.,])[0-9]{1,3}(?![\w]|[.,:/-]\w)")
 _SPELLED: Final = re.compile(r"[\"'`]([0-9] {1,2}[0-9](?: {1,2}[0-9])?)[\"'`]")
 _NUMBERED: Final = r"(?:ids?|num|nr|numbers?|no\.)"
@@ -87,6 +90,12 @@ def standing(text: str) -> Iterator[str]:
         yield phrase(name.group())
 
 
+def numbers(text: str) -> Iterator[str]:
+    """Numbers in a text that have more than a few digits, as they are written."""
+    for found in _NUMBER.finditer(text):
+        yield found.group()
+
+
 def quoted(text: str) -> Iterator[str]:
     """What is put in quotes, or after `#` or `@`, in normal form: it is meant and not met by chance."""
     for found in _QUOTED.finditer(text):
@@ -116,5 +125,8 @@ def runs(text: str, most: int) -> Iterator[str]:
     longest = max(1, min(LONGEST_PHRASE, most // max(1, len(words))))
     for start in range(len(words)):
         for end in range(start + 1, min(start + longest, len(words)) + 1):
-            if normal := phrase(" ".join(words[start:end])):
+            run = " ".join(words[start:end])
+            if normal := phrase(run):
                 yield normal
+            if (exact := value(run)) != normal:
+                yield exact

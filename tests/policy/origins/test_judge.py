@@ -124,7 +124,7 @@ def test_the_beginning_of_an_account_is_another_account() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [5, 42, 999, "42", "007", 1.5, "yes", "no", "me", "ok", "a", "true", "high", "Monday", "general"]
+    "value", [5, 42, 999, "42", "007", 1.5, "yes", "no", "me", "ok", "a", "true", "high", "Monday"]
 )
 def test_a_short_or_common_value_never_gains_by_chance(value: Any) -> None:
     """It stood in what the user or a trusted tool said; so does everything short."""
@@ -134,6 +134,41 @@ def test_a_short_or_common_value_never_gains_by_chance(value: Any) -> None:
     assert origin(value, user(text)).trust == "unseen"
     assert origin(value, page([value, text], "trusted")).trust == "unseen"
     assert not origin(value, user(text)).accepted_by(EVERYTHING - {"unseen"})
+
+
+def test_a_common_word_gains_nothing_in_passing() -> None:
+    """The user speaks in general; so does a trusted text."""
+    assert origin("general", user("In general, yes.")).trust == "unseen"
+    assert origin("general", page({"text": "in general", "kind": "general"}, "trusted")).trust == "unseen"
+
+
+@pytest.mark.parametrize("channel", ["general", "random", "design"])
+def test_a_common_word_that_names_something_keeps_its_trust(channel: str) -> None:
+    """The user says what it names; a tool lists it, or has it in a field for names."""
+    for text in (
+        f"into the channel {channel}",
+        f"the {channel} channel",
+        f"channels {channel} and other",
+        f"put her into {channel}.",
+    ):
+        assert origin(channel, user(text)).accepted_by(USER), text
+    for told in (
+        {"result": [channel, "other"]},
+        [{"name": channel}],
+        {"channels": ["x1", channel]},
+        f"Channels: {channel}, other\n",
+    ):
+        assert origin(channel, page(told, "mixed")).accepted_by(MIXED), told
+        assert origin(channel, page(told, "mixed"), page({"channel": channel})).trust == "untrusted"
+
+
+def test_names_in_plain_lists_and_names_of_members_keep_their_trust() -> None:
+    """Not every server has structured results."""
+    lines = page("Hotel Names: Le Marais\nGood Night\nLuxury Palace\n", "mixed")
+    members = page({"Good Night": "Rating: 4.2"}, "mixed", fields={"/*": "untrusted"})
+    for known in (lines, members):
+        assert origin("Good Night", known).accepted_by(MIXED)
+    assert origin("status", page({"status": 4}, "mixed")).trust == "unseen"
 
 
 @pytest.mark.parametrize(
@@ -238,7 +273,6 @@ def test_a_page_that_points_at_an_identity_spoils_it() -> None:
         ("/srv/data/x*", "remove /srv/data/x"),
         ("~/notes.txt", "remove /notes.txt"),
         ("docs;ls", "remove docs"),
-        ("docs?", "remove docs?"),
         ("`docs`", "remove docs"),
         ("$(docs)", "remove docs"),
         ("https://token@example.org/a", "open https://example.org/a"),
