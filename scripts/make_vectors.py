@@ -465,6 +465,16 @@ def origins() -> Iterator[Vector]:
         yield Vector(*row)
 
 
+# -- policy signature ------------------------------------------------------------------------------
+
+
+@vectors_of("policy-signature")
+def policy_signatures() -> Iterator[Vector]:
+    made_by = runpy.run_path(str(Path(__file__).with_name("vectors_policy_signature.py")))
+    for row in made_by["signatures"](seed):
+        yield Vector(*row)
+
+
 # --------------------------------------------------------------------------------------------------
 
 

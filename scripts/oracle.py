@@ -1,6 +1,6 @@
 """Two engines that were written apart judge the same policies and calls, and must agree.
 
-    python scripts/oracle.py [--pairs 200000] [--seed N]
+    python scripts/oracle.py [--pairs 200000] [--seed N] [--processes N]
 
 One is guard/policy, the other tests/oracle.py, which reads docs/policy.md line by line. Prints how often
 they agreed on what, writes build/figures/oracle.json, and on a disagreement a minimal case; exit 1 then.
@@ -14,6 +14,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,28 +37,39 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
-    chance = random.Random(options.seed)  # noqa: S311  not a secret
 
     answers: Counter[str] = Counter()
-    disagreements = 0
-    minimal: Case | None = None
-    while answers.total() < options.pairs:
-        choices: list[int] = []
-        judged = list(judge(recording(chance, choices), min(CALLS, options.pairs - answers.total())))
-        answers.update(describe(expected) for *_, expected in judged)
-        found = sum(oracle_compare.differ(*case) for case in judged)
-        if found and minimal is None:
-            minimal = reduce(choices)
-        disagreements += found
+    found: list[list[int]] = []
+    shares = [
+        (options.seed + 1_000 * n, -(-options.pairs // options.processes)) for n in range(options.processes)
+    ]
+    with ProcessPoolExecutor(options.processes) as pool:
+        for counted, disagreeing in pool.map(compare, *zip(*shares, strict=True)):
+            answers.update(counted)
+            found += disagreeing
 
     for answer, count in answers.most_common():
         print(f"{count:8}  {answer}")
-    print(f"{answers.total():8}  pairs with seed {options.seed}, {disagreements} disagreements")
-    if minimal is not None:
-        show(minimal)
-    figures.write("oracle", {"pairs": answers.total(), "disagreements": disagreements})
-    return 1 if disagreements else 0
+    print(f"{answers.total():8}  pairs with seed {options.seed}, {len(found)} disagreements", flush=True)
+    figures.write("oracle", {"pairs": answers.total(), "disagreements": len(found)})
+    if found:
+        show(reduce(min(found, key=len)))
+    return 1 if found else 0
+
+
+def compare(seed: int, pairs: int) -> tuple[Counter[str], list[list[int]]]:
+    """How often the engines gave which answer, and the choices that led to each disagreement."""
+    chance = random.Random(seed)  # noqa: S311  not a secret
+    answers: Counter[str] = Counter()
+    found: list[list[int]] = []
+    while answers.total() < pairs:
+        choices: list[int] = []
+        judged = list(judge(recording(chance, choices), min(CALLS, pairs - answers.total())))
+        answers.update(describe(expected) for *_, expected in judged)
+        found += [choices for case in judged if oracle_compare.differ(*case)]
+    return answers, found
 
 
 def judge(below: Callable[[int], int], calls: int) -> Iterator[Case]:

@@ -23,7 +23,7 @@ from guard.policy.decide import decide
 from guard.policy.document import load
 from guard.policy.rules import Policy
 from guard.proxy.endings import Ending, Failed, Returned, Unknown
-from guard.proxy.steps import Approved
+from guard.proxy.steps import APPROVED, Approved
 from guard.proxy.steps import World as Asked
 from guard.proxy.wire import Request
 
@@ -113,6 +113,7 @@ class World:
         breaks: what is broken.
         moved: how many times `record` finds that something moved.
         told: what it then says.
+        asks: how many decisions want a person first, who approves.
         ending: what the server makes of the call.
         tamper: after this step (issue or record) the arguments are changed behind everyone's back.
         trace: (step, "ok" or "broken", what it was about).
@@ -125,6 +126,7 @@ class World:
     breaks: tuple[Break, ...] = ()
     moved: int = 0
     told: Deny = field(default_factory=lambda: Deny(Reason.CONTENDED))
+    asks: int = 0
     ending: Ending = field(default_factory=lambda: Returned(b"{}"))
     tamper: str = ""
     role: str = "caller"
@@ -180,7 +182,9 @@ class World:
     def decide(self, call: Call) -> Decision:
         def effect() -> Decision:
             self.judged[call.id] = {**call.params, "arguments": dict(call.arguments)}
-            return decide(call, POLICY)
+            found = decide(call, POLICY)
+            wants = isinstance(found, Allow) and self._visits["decide"] <= self.asks
+            return Ask(("person",), "reviewer", 600_000) if wants else found
 
         return self._step("decide", call, effect)
 
@@ -188,7 +192,7 @@ class World:
         self, message: Request, principal: Principal, call: Call, ask: Ask
     ) -> Approved | bytes | None:
         await asyncio.sleep(0)
-        return self._step("ask", call, lambda: b"no\n")
+        return self._step("ask", call, lambda: APPROVED)
 
     def issue(self, call: Call, allow: Allow) -> Grant:
         def effect() -> Grant:

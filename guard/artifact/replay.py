@@ -44,6 +44,9 @@ class MemoryReplay:
 class SqliteReplay:
     """For every process of one machine: a table in a file, durable before `insert` returns.
 
+    They all read one clock, the one by which a verifier says whether an artifact has expired. Only where that
+    was ahead and is set back may what was forgotten be accepted again, for as long as the artifact lives.
+
     Args:
         path: the file; made where there is none.
     """

@@ -15,7 +15,7 @@ from guard.config.home import clock
 from guard.config.policies import cases_beside, read_file
 from guard.core.canonical import NotIJson, NotJson, read
 from guard.core.errors import GuardError, printable
-from guard.core.model import Allow, Call, Conversation, Facts, Pin, Principal, Seen, Tool
+from guard.core.model import Allow, Approval, Call, Conversation, Facts, Parent, Pin, Principal, Seen, Tool
 from guard.policy.cases import CaseResult, asked, read_cases, run, unused
 from guard.policy.cautions import cautions
 from guard.policy.coverage import missing, rules
@@ -153,6 +153,13 @@ def test(files: tuple[Path, ...], as_json: bool) -> None:
     help="How much of a limit was used inside its window (default: 0). May be repeated.",
 )
 @click.option("--now", help="The time of the call, RFC 3339 (default: now).")
+@click.option("--intent", "intents", multiple=True, metavar="ID", help="A declared intent. May be repeated.")
+@click.option(
+    "--depth", type=click.IntRange(0, 1000), default=0, help="How many calls led to it (default: 0)."
+)
+@click.option(
+    "--approved", multiple=True, metavar="RULE", help="A rule that a reviewer approved. May be repeated."
+)
 @json_option
 def explain_command(
     *,
@@ -164,6 +171,9 @@ def explain_command(
     declared: str,
     used: tuple[str, ...],
     now: str | None,
+    intents: tuple[str, ...],
+    depth: int,
+    approved: tuple[str, ...],
     as_json: bool,
     **subjects: str | None,
 ) -> None:
@@ -196,7 +206,9 @@ def explain_command(
             method=method,
             params=params,
             conversation=Conversation("explain", "launch"),
-            facts=Facts(now=time, used=taken, seen=Seen({}), approval=None),
+            facts=Facts(now=time, used=taken, seen=Seen({}), approval=_approval(approved)),
+            parent=Parent("verified", "", depth=depth - 1) if depth else None,
+            intents=frozenset(intents),
         ),
         loaded,
     )
@@ -205,6 +217,10 @@ def explain_command(
     else:
         click.echo(str(explanation))
     sys.exit(0 if isinstance(explanation.decision, Allow) else NO)
+
+
+def _approval(rules: tuple[str, ...]) -> Approval | None:
+    return Approval("explain", frozenset(rules), "a reviewer", "reviewer") if rules else None
 
 
 def _split(text: str) -> frozenset[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from guard.config.policies import Looks, reads
 from guard.config.settings import Settings, load_settings
 from guard.core.errors import GuardError
 from guard.policy.rules import Policy
@@ -21,10 +22,12 @@ class Loaded:
     Attributes:
         settings: the configuration.
         policy: the policy that it names.
+        looks: what its files looked like before they were read.
     """
 
     settings: Settings
     policy: Policy
+    looks: Looks | None = None
 
 
 def load(path: Path, *, bench: bool = False) -> Loaded:
@@ -37,11 +40,13 @@ def load(path: Path, *, bench: bool = False) -> Loaded:
     Raises:
         GuardError: one of the two is not what it should be.
     """
+    looks = reads([path.absolute()])
     settings = load_settings(path)
+    looks = {**reads(settings.policies.files()), **looks}
     if settings.durability == LAX and not bench:
         raise GuardError(
             f"`{LAX}` loses what was recorded last when the power goes, and is for benchmarks only",
             where=f"{path}: durability",
             remedy="write `queued` or `strict`; a benchmark is started with --bench",
         )
-    return Loaded(settings, settings.policies.load())
+    return Loaded(settings, settings.policies.load(), looks)

@@ -20,6 +20,8 @@ from guard.policy.signing import SUFFIX, Unsigned, check
 from guard.proxy.house import policy_record
 
 MAX_POLICY_BYTES: Final = 1024 * 1024
+Looks = Mapping[Path, tuple[int, ...] | None]
+"""What files look like from outside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,7 @@ def _check_version(store: Store, layer: Policy, tenant: str) -> None:
         raise GuardError(what, where=printable(ref.id), remedy="raise `version` in the policy: it only grows")
 
 
-def reads(paths: Sequence[Path]) -> dict[Path, tuple[int, ...] | None]:
+def reads(paths: Sequence[Path]) -> Looks:
     """What a file looks like from outside, of each; None for one that is not there.
 
     Its size, its times of change (nanoseconds) and its inode: a file that another took the place of is

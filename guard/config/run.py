@@ -15,7 +15,7 @@ from typing import Final
 from guard.config import stores
 from guard.config.home import DEFAULT_TENANT, Home, clock, open_home
 from guard.config.launch import environment, identity, server_name, trusted
-from guard.config.policies import Policies, adopt_policy, check_policy, news
+from guard.config.policies import Policies, adopt_policy, check_policy, news, reads
 from guard.config.watching import Watch
 from guard.config.wiring import about, begin, definitions, say, settle, tell_of, warn_of_role
 from guard.core.errors import GuardError, Refused
@@ -87,6 +87,7 @@ class Guarded:
         self.home = home
         self.store = store
         self.gone = asyncio.Event()
+        looks = reads(launch.policies.files())
         policy = launch.policies.load()
         identify, tenant = identity(store, role=launch.role, principal=launch.principal)
         warn_of_role(policy, identify().role)
@@ -128,7 +129,7 @@ class Guarded:
         )
         self.gate = Gate(self.house, identify, named_or_inferred(launch.conversation))
         self._identify, self._tenant, self._launch = identify, tenant, launch
-        self._watch = Watch(launch.policies.files, self.reload)
+        self._watch = Watch(launch.policies.files, self.reload, since=looks)
 
     async def open(self) -> None:
         """Let the server begin to start; it is spoken to as the client speaks. Raises GuardError."""

@@ -17,7 +17,7 @@ from guard.config.door import hosts, tls, who
 from guard.config.home import Home, clock, default_home, open_home
 from guard.config.launch import trusted
 from guard.config.loaded import LAX, Loaded
-from guard.config.policies import adopt_policy, check_policy, news
+from guard.config.policies import Looks, adopt_policy, check_policy, news, reads
 from guard.config.reach import reached
 from guard.config.run import STOPPING, named_or_inferred, on_signals, serve_pipes
 from guard.config.settings import ServerSettings, Settings, load_settings
@@ -69,6 +69,7 @@ class Serving:
         store: its store, opened.
         policy: the policy, None to read the one that the settings name.
         worker: which process it is of several; None where it is the only one.
+        looks: what its files looked like before they were read; None to look now.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Serving:
         *,
         policy: Policy | None = None,
         worker: Worker | None = None,
+        looks: Looks | None = None,
     ) -> None:
         self.home = home
         self.store = store
@@ -91,6 +93,7 @@ class Serving:
         self._more: list[Listener] = []
         self._beside: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
+        self._looks = reads(self._files()) if looks is None else looks
         policy = policy or settings.policies.load()
         self._identify, self.tenant = who(settings, store)
         for tenant in tenants(store):
@@ -226,7 +229,7 @@ class Serving:
         """Serve until a signal comes, or the client on stdio leaves."""
         on_signals(lambda: self._aside(self.reload()), signal.SIGHUP)
         if self._settings.watch and self._tells:
-            self._watch = Watch(self._files, self._changed)
+            self._watch = Watch(self._files, self._changed, since=self._looks)
             self._watch.start()
         if self._settings.stdio:
             conversation = named_or_inferred(self._settings.conversation)
@@ -379,6 +382,7 @@ async def serve(path: Path, loaded: Loaded, worker: Worker | None = None) -> Non
             store,
             policy=loaded.policy,
             worker=worker,
+            looks=loaded.looks,
         )
     except BaseException:
         store.close()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from guard.config.policies import reads
+from guard.config.policies import Looks, reads
 from guard.config.wiring import say
 
 SECONDS: Final = 1.0
@@ -20,6 +20,7 @@ class Watch:
         files: which ones, asked anew at each look: what is read may name others.
         changed: called once for each change, after two looks in a row found the same.
         seconds: between two looks.
+        since: what they looked like before they were read the first time; None to look now.
     """
 
     def __init__(
@@ -27,11 +28,13 @@ class Watch:
         files: Callable[[], Sequence[Path]],
         changed: Callable[[], Awaitable[object]],
         seconds: float = SECONDS,
+        *,
+        since: Looks | None = None,
     ) -> None:
         self._files = files
         self._changed = changed
         self._seconds = seconds
-        self._known = reads(files())
+        self._known = reads(files()) if since is None else since
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:

@@ -132,7 +132,7 @@ class Limit:
 
     def reading(self, scope: Scope) -> Reading:
         """The counter."""
-        return Reading(self.id, f"{self.id}/{scope.name(self.per)}", self.window)
+        return Reading(self.id, f"{_plain(self.id)}/{scope.name(self.per)}", self.window)
 
     def takes(self, call: Call, scope: Scope) -> Reservation | Deny:
         """What a call takes of it, or why it may not."""
@@ -224,10 +224,15 @@ class Sequence:
         return Mark(self._before(scope), self.window)
 
     def _before(self, scope: Scope) -> str:
-        return f"{self.id}/before/{scope.memory()}"
+        return f"{_plain(self.id)}/before/{scope.memory()}"
 
     def _spent(self, scope: Scope) -> str:
-        return f"{self.id}/spent/{scope.memory()}"
+        return f"{_plain(self.id)}/spent/{scope.memory()}"
+
+
+def _plain(rule: str) -> str:
+    """An id without its layer: counts go on when a policy is put above another, or alone again."""
+    return rule.rpartition("/")[2]
 
 
 def used(call: Call, key: str) -> int:

@@ -76,10 +76,10 @@ def _objections(judging: Judging, held: Held | None) -> Iterator[Deny]:
 
 def hidden(policy: Policy, about: Matching, held: Held) -> Reason | None:
     """Why a tool is out of sight, None if it is not: of one rule that lists it, all scopes must be held."""
-    if not about.listing:  # what a server may read as something else slips past what is protected
-        return None if policy.observing and not about.odd else Reason.DEFAULT_DENY
-    seen = any(held.covers(rule.scopes | about.server) for rule in about.listing)
-    return None if seen else Reason.TOOL_NOT_VISIBLE
+    if not about.listing and (about.odd or not policy.observing):  # odd: read as something else it slips past
+        return Reason.DEFAULT_DENY
+    listed = [rule.scopes for rule in about.listing] or [about.server]
+    return None if any(held.covers(scopes | about.server) for scopes in listed) else Reason.TOOL_NOT_VISIBLE
 
 
 def visible(

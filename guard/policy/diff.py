@@ -185,7 +185,7 @@ def _schemas(policy: Policy, kind: str, server: str, name: str) -> Iterator[Any]
 
 
 def _arguments(schemas: list[Any]) -> Iterator[dict[str, Any]]:
-    """Nothing; for each schema an object as it wants it, one member moved or taken away at a time; one more."""
+    """Nothing; for each schema an object as it wants it, then one member moved, taken away or added."""
     yield {}
     known: dict[str, list[Any]] = {}
     for schema in schemas:

@@ -5,9 +5,10 @@ The verdict is `decide`'s. The steps are worked out a second time and must lead 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 from guard.core.errors import Reason, printable
 from guard.core.model import Allow, Ask, Call, Decision, Deny, Pin
@@ -28,8 +29,7 @@ OBSERVED: Final = "observed"
 NOTED: Final = "noted"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One thing that was checked.
 
     Attributes:
@@ -128,6 +128,21 @@ class Explanation:
         return "\n".join([*(line for step in self.steps for line in step.lines()), printable(verdict)])
 
 
+_SOUND: Final[Mapping[Reason, Step]] = {
+    reason: Step(f"not {reason}", PASSED)
+    for reason in (*(reason for reason, _ in RUNTIME), Reason.TOOL_CONTAINED)
+}
+_PINNED: Final = Step("pin", PASSED, detail=str(Pin.MATCHES))
+_PLAIN: Final = Step("arguments are an I-JSON object", PASSED)
+_ANY_HOUR: Final = Step("the hour is right", PASSED)
+_UNFORBIDDEN: Final = Step("nothing forbids", PASSED)
+
+
+@lru_cache(64)
+def _known(policy: Policy) -> str:
+    return f"known are {_names(policy.roles)}"
+
+
 def explain(call: Call, policy: Policy) -> Explanation:
     """Why a call is decided as it is. Pure, as `decide` is."""
     steps: list[Step] = []
@@ -139,10 +154,13 @@ def explain(call: Call, policy: Policy) -> Explanation:
 
 
 def _steps(call: Call, policy: Policy) -> Iterator[Step]:
+    if not policy.above:
+        return _layer(call, policy)
+    return _layers(call, policy)
+
+
+def _layers(call: Call, policy: Policy) -> Iterator[Step]:
     for layer in policy.layers:
-        if not policy.above:
-            yield from _layer(call, layer)
-            continue
         steps: list[Step] = []
         for step in _layer(call, layer):
             steps.append(step)
@@ -165,19 +183,18 @@ def _layer(call: Call, policy: Policy) -> Iterator[Step]:
     about, held = policy.about(tool.server, tool.name, tool.kind), policy.held(call.principal)
     judging = Judging(call, policy, about)
     for reason, stands in RUNTIME:
-        yield _step(f"not {reason}", reason if stands(call.facts, policy) else None)
-    known = f"known are {_names(policy.roles)}"
-    yield _step(
-        f"role {call.principal.role}", Reason.UNAUTHORIZED_ROLE if held is None else None, detail=known
-    )
+        yield _step(f"not {reason}", reason) if stands(call.facts, policy) else _SOUND[reason]
+    unknown = Reason.UNAUTHORIZED_ROLE if held is None else None
+    yield _step(f"role {call.principal.role}", unknown, detail=_known(policy))
     held = held or Held(frozenset())
     yield _listed(call, policy, about, held)
-    yield _step("pin", PINS.get(tool.pin) if tool.pin is not Pin.MATCHES else None, detail=str(tool.pin))
-    contained = Reason.TOOL_CONTAINED if "tool" in call.facts.contained else None
-    yield _step(f"not {Reason.TOOL_CONTAINED}", contained)
+    yield _PINNED if tool.pin is Pin.MATCHES else _step("pin", PINS.get(tool.pin), detail=str(tool.pin))
+    contained = "tool" in call.facts.contained
+    check = f"not {Reason.TOOL_CONTAINED}"
+    yield _step(check, Reason.TOOL_CONTAINED) if contained else _SOUND[Reason.TOOL_CONTAINED]
     pointer = fault(call)
-    broken = None if pointer is None else Reason.ARGUMENTS_NOT_IJSON
-    yield _step("arguments are an I-JSON object", broken, pointer=pointer or "")
+    broken = Reason.ARGUMENTS_NOT_IJSON
+    yield _PLAIN if pointer is None else _step(_PLAIN.check, broken, pointer=pointer)
     yield _forbidding(judging.asked, about)
     yield _scopes(call, policy, about, held)
     yield _hours(call, about)
@@ -186,9 +203,9 @@ def _layer(call: Call, policy: Policy) -> Iterator[Step]:
 
 
 def _hours(call: Call, about: Matching) -> Step:
-    check = "the hour is right"
+    check = _ANY_HOUR.check
     if not about.hours:
-        return _step(check, None)
+        return _ANY_HOUR
     held = [rule.hold(call.facts.now) for rule in about.hours]
     steps = tuple(
         Step("hours", NOTED, rule.id, "inside" if right else "outside")
@@ -267,13 +284,15 @@ def _listed(call: Call, policy: Policy, about: Matching, held: Held) -> Step:
     )
     if reason is None and not rules:
         return Step(check, OBSERVED, detail="no rule lists it; in enforce mode it is denied")
-    detail = f"held are {' and '.join(held.named())}"
+    detail = held.words
     if about.odd:
         detail = f"the URI has {oddity(call.tool.name)}, so only a rule that spells it out lists it; {detail}"
-    return _step(check, reason, detail=detail, steps=rules)
+    return Step(check, PASSED if reason is None else DENIED, reason=reason, detail=detail, steps=rules)
 
 
 def _forbidding(asked: Asked, about: Matching) -> Step:
+    if not about.protected:
+        return _UNFORBIDDEN
     judged = [(rule, _says(rule, asked)) for rule in about.protected]
     reasons = {"matches": Reason.PROTECTED, "failed": Reason.RULE_FAILED}
     steps = tuple(
@@ -295,9 +314,11 @@ def _says(rule: Intent | Protected, asked: Asked) -> str:
 
 def _scopes(call: Call, policy: Policy, about: Matching, held: Held) -> Step:
     needed = policy.needs(call.tool)
-    detail = f"needed are {_names(needed)}; missing are {_names(held.lacks(needed))}"
     if held.covers(needed):
-        return _step("every required scope is held", None, detail=detail)
+        return Step(
+            "every required scope is held", PASSED, detail=f"needed are {_names(needed)}; missing are none"
+        )
+    detail = f"needed are {_names(needed)}; missing are {_names(held.lacks(needed))}"
     lacking = sorted(rule.id for rule in about.tools if not held.covers(rule.scopes))
     rule = lacking[0] if lacking else f"servers/{call.tool.server}"
     return _step("every required scope is held", Reason.MISSING_SCOPE, rule=rule, detail=detail)
@@ -330,7 +351,7 @@ def _intents(call: Call, policy: Policy, about: Matching, judging: Judging) -> S
     if policy.observing:
         return Step(check, OBSERVED, detail="none matches; in enforce mode it is denied", steps=steps)
     first = about.intents[0]
-    pointer = f"{ARGUMENTS[call.tool.kind]}{first.first_failure(judging.asked)}"
+    pointer = judging.pointer(first)
     return _step(check, Reason.INTENT_UNMATCHED, rule=first.id, pointer=pointer, steps=steps)
 
 

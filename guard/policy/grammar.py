@@ -75,6 +75,11 @@ WideScope = Annotated[
         description="a scope; `x:*` stands for every scope that begins with `x:`, `*` for all",
     ),
 ]
+ArgumentPointer = Annotated[
+    str,
+    Field(min_length=2, description="a JSON pointer (RFC 6901) to one argument, such as `/amount`"),
+    AfterValidator(_pointer),
+]
 Pointer = Annotated[
     str,
     AfterValidator(_pointer),

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from guard.core.errors import Reason
 from guard.core.model import Call, Deny, Mark, Reservation
 from guard.policy.conditions import ARGUMENTS
-from guard.policy.kinds import AskRule, Held, OriginRule, RuleFailed
+from guard.policy.kinds import AskRule, Held, Intent, OriginRule, RuleFailed
 from guard.policy.origins.judge import Origin, origin
 from guard.policy.pointers import values_at
 from guard.policy.request import Asked
@@ -69,8 +69,12 @@ class Judging:
                 yield Deny(Reason.OUTSIDE_INTENT, declared if self.policy.declares(declared) else "")
         if about.intents and not self.matched and not self.policy.observing:
             first = about.intents[0]
-            at = f"{ARGUMENTS[call.tool.kind]}{first.first_failure(self.asked)}"
-            yield Deny(Reason.INTENT_UNMATCHED, first.id, at)
+            yield Deny(Reason.INTENT_UNMATCHED, first.id, self.pointer(first))
+
+    def pointer(self, intent: Intent) -> str:
+        """Into the request, to the first argument that is not as an intent says; "" where each is."""
+        found = intent.first_failure(self.asked)
+        return "" if found is None else f"{ARGUMENTS[self.call.tool.kind]}{found}"
 
     def counters(self) -> Iterable[Deny]:
         """What must have come before, how deep it is, and whether every limit has room."""

@@ -80,14 +80,19 @@ class Held:
     Args:
         sides: what the role grants, and what the credential names where it narrows. In each, `x:*`
             stands for every scope that begins with `x:`, and `*` for all.
+
+    Attributes:
+        exact: what every side names.
+        words: what each side grants, for people.
     """
 
-    __slots__ = ("_open", "_sides", "exact")
+    __slots__ = ("_open", "_sides", "exact", "words")
 
     def __init__(self, *sides: frozenset[str]) -> None:
         self.exact: frozenset[str] = frozenset.intersection(*sides)
         self._sides = sides
-        self._open = any(scope.endswith(ANY) for side in sides for scope in side)
+        self.words = f"held are {' and '.join(' '.join(sorted(side)) or 'nothing' for side in sides)}"
+        self._open = any(_is_wide(scope) for side in sides for scope in side)
 
     def covers(self, scopes: Iterable[str]) -> bool:
         """Whether each of these scopes is granted by every side."""
@@ -99,14 +104,15 @@ class Held:
         """Those that are not."""
         return frozenset(scope for scope in scopes if not self.covers((scope,)))
 
-    def named(self) -> list[str]:
-        """What each side grants, in words, for people."""
-        return [" ".join(sorted(side)) or "nothing" for side in self._sides]
-
 
 def grants(side: frozenset[str], scope: str) -> bool:
     """Whether one side grants a scope, by name or by a wildcard."""
-    return scope in side or any(wide.endswith(ANY) and scope.startswith(wide[:-1]) for wide in side)
+    return scope in side or any(_is_wide(wide) and scope.startswith(wide[:-1]) for wide in side)
+
+
+def _is_wide(scope: str) -> bool:
+    """Whether it stands for more than itself: a star stands alone, or after a colon, and nowhere else."""
+    return scope == ANY or scope.endswith(f":{ANY}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +140,14 @@ class Intent:
             self.request is None or judged(self.id, self.request.surely, asked.request)
         )
 
-    def first_failure(self, asked: Asked) -> str:
-        """Pointer into the arguments to the first place that is not as the intent says; "" for the request.
+    def first_failure(self, asked: Asked) -> str | None:
+        """Pointer into the arguments to the first place that is not as the intent says; None if none is.
 
         Raises:
             RuleFailed: it cannot be found.
         """
-        if self.schema is None:
-            return ""
+        if self.schema is None or judged(self.id, self.schema.surely, asked.arguments):
+            return None
         return judged(self.id, self.schema.first_failure, asked.arguments)
 
 

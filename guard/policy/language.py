@@ -15,6 +15,7 @@ from guard.policy.grammar import (
     NAMED,
     SCHEMA_URL,
     About,
+    ArgumentPointer,
     Id,
     Instant,
     JsonSchemaOrNone,
@@ -140,7 +141,7 @@ _ONE_KIND: Final[list[Any]] = [
 class CurrencyDocument(Strict):
     """Which argument names the currency, and which one is counted."""
 
-    at: Pointer
+    at: ArgumentPointer
     is_: Annotated[str, Field(min_length=1, max_length=16)] = Field(alias="is")
 
 
@@ -158,7 +159,7 @@ class LimitDocument(About):
     ] = []
     calls: Annotated[int, Field(ge=1, le=MAX_CALLS)] | None = None
     sum: Annotated[int, Field(ge=0, le=10**12)] | None = None
-    of: Pointer | None = Field(default=None, description="the argument that `sum` adds up")
+    of: ArgumentPointer | None = Field(default=None, description="the argument that `sum` adds up")
     digits: Annotated[int, Field(ge=0, le=MAX_DIGITS)] = Field(
         default=2, description="decimals that are counted"
     )
@@ -191,6 +192,8 @@ class LimitDocument(About):
             raise ValueError(f"`{kind}` needs `window`")
         if (kind == "sum") != (self.of is not None):
             raise ValueError("`sum` and `of` go together")
+        if self.sum is not None and self.sum * 10**self.digits >= MAX_SAFE_INTEGER:
+            raise ValueError("`sum` with so many `digits` is more than can be counted")
         if kind != "sum" and self.currency is not None:
             raise ValueError("`currency` goes with `sum`")
         return self

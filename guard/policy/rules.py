@@ -155,6 +155,8 @@ class Policy:
         observe_until: UNIX milliseconds at which observing ends, None in enforce mode.
         above: the policies above this one, the highest first: each of them must permit, too.
         others: ids of the intents of the other layers.
+        layers: every layer, the highest first, this one last.
+        versions: what the store must hold, for every layer: version by `PolicyRef.versioned`.
     """
 
     ref: PolicyRef
@@ -179,6 +181,7 @@ class Policy:
     above: tuple[Policy, ...] = field(default=(), compare=False)
     others: frozenset[str] = field(default=frozenset(), compare=False)
     layers: tuple[Policy, ...] = field(init=False, repr=False, compare=False)
+    versions: Mapping[str, int] = field(init=False, repr=False, compare=False)
     _indexes: tuple[_Index, ...] = field(init=False, repr=False, compare=False)
     _memo: dict[tuple[str, str, str], Matching] = field(init=False, repr=False, compare=False)
     _held: dict[tuple[str, frozenset[str] | None], Held] = field(init=False, repr=False, compare=False)
@@ -202,6 +205,7 @@ class Policy:
         object.__setattr__(self, "_memo", {})
         object.__setattr__(self, "_held", {})
         object.__setattr__(self, "layers", (*self.above, self))
+        object.__setattr__(self, "versions", {ref.versioned: ref.version for ref in self.ref.all})
 
     @property
     def observing(self) -> bool:

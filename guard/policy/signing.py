@@ -22,7 +22,13 @@ _ALGORITHMS: Final = ("EdDSA", "Ed25519")  # RFC 8037; RFC 9864
 
 
 class Unsigned(GuardError):
-    """A policy is not signed by a key that the operator trusts for that."""
+    """A policy is not signed by a key that the operator trusts for that.
+
+    Attributes:
+        fault: "missing", "malformed", "header", "key" or "signature": what is wrong, for programs.
+    """
+
+    fault: str = "missing"
 
 
 def sign(data: bytes, key: SigningKey) -> bytes:
@@ -46,25 +52,29 @@ def check(data: bytes, signature: bytes, keys: KeySet, *, name: str) -> str:
         Unsigned: not one of these keys signed these bytes.
     """
     if len(signature) > MAX_BYTES:
-        raise _refused(f"the signature has more than {MAX_BYTES} bytes", name)
+        raise _refused("malformed", f"the signature has more than {MAX_BYTES} bytes", name)
     parts = signature.strip().split(b".")
     if len(parts) != _PARTS or parts[1]:
-        raise _refused("the signature is no compact JWS without its payload: `HEADER..SIGNATURE`", name)
+        raise _refused(
+            "malformed", "the signature is no compact JWS without its payload: `HEADER..SIGNATURE`", name
+        )
     try:
         header, tag = read(unb64(parts[0].decode("ascii"))), unb64(parts[2].decode("ascii"))
     except (ValueError, NotJson, NotIJson):
-        raise _refused("the signature is no JWS", name) from None
+        raise _refused("malformed", "the signature is no JWS", name) from None
     if not isinstance(header, dict) or header.keys() != _MEMBERS:
-        raise _refused("the header of the signature holds other than `alg`, `kid` and `typ`", name)
+        raise _refused("header", "the header of the signature holds other than `alg`, `kid` and `typ`", name)
     if header["alg"] not in _ALGORITHMS or header["typ"] != TYPE:
-        raise _refused(f"the signature is not an Ed25519 signature of type {TYPE}", name)
+        raise _refused("header", f"the signature is not an Ed25519 signature of type {TYPE}", name)
     key = keys.get(header["kid"]) if isinstance(header["kid"], str) else None
     if key is None:
-        raise _refused(f"no trusted key is called {printable(str(header['kid'])[:80])}", name)
+        raise _refused("key", f"no trusted key is called {printable(str(header['kid'])[:80])}", name)
     if not key.verifies(tag, parts[0] + b"." + b64(data).encode()):
-        raise _refused("the signature is not of these bytes", name)
+        raise _refused("signature", "the signature is not of these bytes", name)
     return key.kid
 
 
-def _refused(what: str, name: str) -> Unsigned:
-    return Unsigned(what, where=printable(name), remedy="sign it again: guard policy sign FILE --key KEY")
+def _refused(fault: str, what: str, name: str) -> Unsigned:
+    error = Unsigned(what, where=printable(name), remedy="sign it again: guard policy sign FILE --key KEY")
+    error.fault = fault
+    return error

@@ -36,7 +36,10 @@ def told(store: Store, policy: Policy, call: Call, *, at: int, salt: bytes, spok
         salt: what fingerprints are keyed with.
         spoken: what the user said with this very call.
     """
-    facts = call.facts
+    facts, tool = call.facts, call.tool
+    abouts = [layer.about(tool.server, tool.name, tool.kind) for layer in policy.layers]
+    if not any(about.counts or about.questions for about in abouts):
+        return facts
     if readings := policy.readings(call.principal, call.tool, call.conversation):
         since = [(one.counter, at - one.window) for one in readings]
         found = store.used(call.principal.tenant, since)
@@ -44,11 +47,11 @@ def told(store: Store, policy: Policy, call: Call, *, at: int, salt: bytes, spok
         facts = replace(facts, used=used)
     if call.fault is not None:
         return facts
-    if rules := policy.sensitive(call.tool):
+    if rules := policy.sensitive(tool):
         memory = memory_of(policy, call.principal, call.conversation, salt)
         if memory is not None:
             facts = replace(facts, seen=_seen(store, call, rules, memory, spoken))
-    if policy.asks_about(call.tool):
+    if policy.asks_about(tool):
         facts = replace(facts, approval=questions.standing(store, policy, call, at))
     return facts
 
@@ -74,7 +77,7 @@ def _seen(store: Store, call: Call, rules: tuple[OriginRule, ...], memory: Memor
 
 def versions(policy: Policy) -> Mapping[str, int]:
     """The version of each layer, as the store must know it."""
-    return {ref.versioned: ref.version for ref in policy.ref.all}
+    return policy.versions
 
 
 def user_may_speak(policy: Policy, principal: Principal) -> bool:

@@ -221,8 +221,11 @@ def is_good(ending: Returned) -> bool:
 
 
 def notes(transaction: Transaction) -> bool:
-    """Whether a later decision may rest on it."""
-    return any(isinstance(effect, Reserve | Remember) for effect in transaction.effects)
+    """Whether a later decision may rest on it: something is noted, or a place is given back."""
+    return any(
+        isinstance(effect, Reserve | Remember) or (isinstance(effect, CloseGrant) and effect.known)
+        for effect in transaction.effects
+    )
 
 
 def approved_by(approval: Approval) -> dict[str, str]:

@@ -160,7 +160,7 @@ class Gate(Binding):
             if isinstance(outcome, Conflict):
                 # `record` failed before anything stood: there is an attempt, and no grant to end.
                 await self._commit_denied(call, Deny(ending.reason))
-        elif bound_to(call)[0].strict or records.notes(transaction):
+        elif bound_to(call)[0].strict or told or records.notes(transaction):
             if not isinstance(await self._log.commit(transaction), Recorded):
                 raise Refused(Reason.STORE_UNAVAILABLE, "the ending could not be recorded")
         else:

@@ -158,6 +158,9 @@ def test_every_form_of_an_address_is_taken(tmp_path: Path, store: dict[str, str]
         ("postgresql://u:hunter2@h/d", "holds a password"),
         ("postgresql://h/d?password=hunter2", "holds a password"),
         ("postgresql://h/d?%70assword=hunter2", "holds a password"),
+        ("postgresql://u:pa?hunter2@h/d", "holds a password"),
+        ("postgresql://u:pa#hunter2@h/d", "holds a password"),
+        ("postgresql://u:pa/hunter2@h/d", "holds a password"),
         ({"url": "postgresql://h/d", "password": "hunter2"}, "is no field of the language"),
         ({"url": "postgresql://h/d", "password_file": "a", "password_env": "B"}, "has no effect"),
         ({}, "is missing"),
@@ -205,7 +208,15 @@ def test_upgrade_asks_for_one_database(words: tuple[str, ...]) -> None:
     assert guard("store", "upgrade", *words).exit_code == 2
 
 
-@pytest.mark.parametrize("url", ["postgresql://u:hunter2@h/d", "mysql://h/d"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:hunter2@h/d",
+        "postgresql://u:pa?hunter2@127.0.0.1:1/d",
+        "postgresql://u:pa#hunter2@127.0.0.1:1/d",
+        "mysql://h/d",
+    ],
+)
 def test_upgrade_takes_no_password_in_an_argument(url: str) -> None:
     """Every user of the machine sees a command's arguments."""
     done = guard("store", "upgrade", url)

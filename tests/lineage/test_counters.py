@@ -34,9 +34,7 @@ from guard.lineage.store import (
     Transaction,
 )
 from tests.lineage.lineages import (
-    KEY,
     NOW,
-    ORIGIN,
     TENANT,
     checked,
     dump,
@@ -73,7 +71,7 @@ def opener(request: pytest.FixtureRequest, path: Path) -> Opener:
         return lambda: open_store(path)
     address = Address(request.getfixturevalue("database"))
     schema.upgrade(address)
-    return lambda: PostgresStore(address, key=KEY, origin=ORIGIN)
+    return lambda: open_store(address)
 
 
 @pytest.fixture
@@ -299,8 +297,7 @@ def test_two_writers_of_one_store_count_together(store: Store, opener: Opener) -
 
 
 def _hammer(where: Path | Address, name: str, barrier: Barrier, calls: int, results: Any) -> None:
-    opened = open_store(where) if isinstance(where, Path) else PostgresStore(where, key=KEY, origin=ORIGIN)
-    with closing(opened) as store:
+    with closing(open_store(where)) as store:
         barrier.wait()
         taken = 0
         for n in range(calls):

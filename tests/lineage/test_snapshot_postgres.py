@@ -38,9 +38,7 @@ from guard.lineage.store import (
     Transaction,
 )
 from tests.lineage.lineages import (
-    KEY,
     NOW,
-    ORIGIN,
     VKEY,
     checked,
     ended,
@@ -88,7 +86,7 @@ def address(database: str) -> Address:
 
 @pytest.fixture
 def store(address: Address) -> Iterator[PostgresStore]:
-    with closing(PostgresStore(address, key=KEY, origin=ORIGIN)) as made:
+    with closing(open_store(address)) as made:
         yield made
 
 
@@ -223,7 +221,7 @@ def test_a_snapshot_comes_back_into_an_empty_database(
         schema.upgrade(fresh)
         snapshot.restore(tmp_path / "copy.db", fresh)
         assert audit(PostgresSource(fresh), [VKEY]) == audit(PostgresSource(address), [VKEY])
-        with closing(PostgresStore(fresh, key=KEY, origin=ORIGIN)) as back:
+        with closing(open_store(fresh)) as back:
             same(back, store)
             assert back.conversations() == store.conversations()
             taken(back, ended("call-9", where=place("talk-0")), granted("new", now=NOW + 1))
@@ -240,7 +238,7 @@ def test_a_file_of_the_embedded_store_moves_into_a_database(tmp_path: Path, addr
     with closing(open_store(tmp_path / "guard.db")) as embedded:
         recorded(embedded, granted("a"), ended("a"), granted("b"))
     snapshot.restore(tmp_path / "guard.db", address)
-    with closing(PostgresStore(address, key=KEY, origin=ORIGIN)) as store:
+    with closing(open_store(address)) as store:
         taken(store, ended("b"))
         moved(address)
     report = audit(PostgresSource(address), [VKEY])

@@ -147,6 +147,9 @@ def test_a_limit_on_one_kind_says_nothing_of_the_others(kind: str) -> None:
         assert decision == expected or (expected is None and permits(decision))
 
 
+WEAKER = {Reason.LIMIT_REACHED, Reason.AMOUNT_UNREADABLE, Reason.RULE_FAILED, Reason.ORIGIN_REFUSED}
+
+
 @given(policies(), calls(), st.integers(0, 5), st.integers(1, 5), st.sets(st.sampled_from(("few", "zz"))))
 def test_adding_a_limit_never_permits_more(
     of: Policy, made: Call, used: int, most: int, known: set[str]
@@ -161,10 +164,9 @@ def test_adding_a_limit_never_permits_more(
         assert with_it.reservations[: len(without.reservations)] == without.reservations
         assert "zz" in known
         assert used < most
-    elif isinstance(without, Allow):
+    elif with_it != without:
         assert with_it in (Deny(Reason.LIMIT_REACHED, "zz"), Deny(Reason.RULE_FAILED, "zz"))
-    else:
-        assert with_it == without
+        assert not isinstance(without, Deny) or without.reason in WEAKER, without
 
 
 @given(policies(), calls(), st.integers(0, 5), st.integers(0, 5), st.integers(1, 5))

@@ -51,7 +51,7 @@ NONSENSE = (
 )  # fmt: skip
 breaks = st.builds(
     Break,
-    step=st.sampled_from(STEPS),
+    step=st.sampled_from((*STEPS, "ask")),
     after=st.booleans(),
     raises=st.one_of(st.none(), st.sampled_from(RAISED)),
     returns=st.sampled_from(NONSENSE),
@@ -82,6 +82,7 @@ def worlds(draw: st.DrawFn, log: MemoryLog | None = None) -> World:
         log=log or MemoryLog(),
         breaks=tuple(draw(st.lists(breaks, max_size=3))),
         moved=draw(st.sampled_from((0, 0, 0, 1, 2, 3))),
+        asks=draw(st.sampled_from((0, 0, 0, 1, 2, 3, 4))),
         ending=draw(endings),
         tamper=draw(st.sampled_from(("", "", "", "issue", "record"))),
         role=draw(st.sampled_from(("caller", "caller", "caller", "stranger"))),
@@ -130,6 +131,16 @@ def test_an_unbroken_world_dispatches_once(ending: Returned | Unknown) -> None:
     assert live(world) == [REPLY]
     assert world.steps() == [*STEPS[:9]]
     assert len(world.sent) == 1
+
+
+@given(st.sampled_from(NONSENSE), st.one_of(st.none(), st.sampled_from(RAISED)), st.booleans())
+def test_a_question_that_breaks_never_permits(answer: object, raises: Any, after: bool) -> None:  # noqa: FBT001
+    """Both ways: it fails, and it fails after a person said yes."""
+    world = World(asks=1, breaks=(Break("ask", after=after, raises=raises, returns=answer),))
+    live(world)
+    assert "ask" in world.steps()
+    assert world.sent == []
+    assert world.log.open == []
 
 
 @given(st.data())

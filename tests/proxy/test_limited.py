@@ -109,8 +109,8 @@ async def test_two_workers_share_a_limit(tmp_path: Path) -> None:
 
 
 @contextmanager
-def another(found: Estate, name: str) -> Iterator[int]:
-    """A `guard serve` of its own over the estate's home; the port that it took."""
+def another(found: Estate, name: str, *, kill: bool = False) -> Iterator[int]:
+    """A `guard serve` of its own over the estate's home; the port that it took. It ends, or is killed."""
     found.write_config()
     config, errors = found.folder / f"{name}.yaml", found.folder / f"{name}.said"
     config.write_bytes(found.config.read_bytes())
@@ -124,7 +124,7 @@ def another(found: Estate, name: str) -> Iterator[int]:
             time.sleep(0.02)
         yield int(heard[1])
     finally:
-        process.terminate()
+        (process.kill if kill else process.terminate)()
         process.wait(PATIENCE)
 
 

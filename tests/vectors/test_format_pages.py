@@ -15,7 +15,7 @@ import pytest
 
 VECTORS = Path(__file__).parent
 PAGES = VECTORS.parent.parent / "docs" / "formats"
-NAMES = ["artifact", "checkpoint", "proof", "api-key", "canonical-json"]
+NAMES = ["artifact", "checkpoint", "proof", "api-key", "canonical-json", "policy-signature"]
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -35,6 +35,12 @@ def test_the_examples_are_the_vectors() -> None:
     """What a page shows is byte for byte what the vectors hold."""
     note, proof, key = (_vector(f"{name}/valid")["input"] for name in ("checkpoint", "proof", "api-key"))
     nested = _vector("canonical/valid-keys-nested")
+    policy = _vector("policy-signature/valid")["input"]
+    assert _blocks("policy-signature")[0] == {
+        "policy.yaml.jws": policy["signature"] + "\n",
+        "policy.yaml": policy["policy"],
+        "keys.json": json.dumps(policy["jwks"]) + "\n",
+    }
     vkey = note["vkeys"][0] + "\n"
     assert _blocks("checkpoint")[0] == {"checkpoint.txt": note["note"], "vkey.txt": vkey}
     assert _blocks("proof")[0] == {"entry.tlog-proof": proof["proof"], "vkey.txt": vkey}

@@ -17,6 +17,7 @@ from guard.identity.api_keys import ApiKeyRecord, authenticate
 from guard.lineage.checkpoint import ForgedNote, MalformedNote, UntrustedNote, open_checkpoint, parse_vkey
 from guard.lineage.proof import NotIncluded, verify
 from guard.policy.origins import judge, values
+from guard.policy.signing import Unsigned, check
 
 Answer = tuple[str, dict[str, Any]]
 
@@ -123,6 +124,15 @@ def read_origin(asked: dict[str, Any]) -> Answer:
     return "ok", {"kinds": sorted(found_origin.kinds), "trust": found_origin.trust}
 
 
+def read_policy_signature(asked: dict[str, Any]) -> Answer:
+    keys = KeySet.from_jwks(asked["jwks"])
+    try:
+        kid = check(given(asked, "policy"), given(asked, "signature"), keys, name="policy.yaml")
+    except Unsigned as refused:
+        return refused.fault, {}
+    return "ok", {"kid": kid}
+
+
 READERS: Final[dict[str, Callable[[dict[str, Any]], Answer]]] = {
     "checkpoint": read_checkpoint,
     "proof": read_proof,
@@ -130,4 +140,5 @@ READERS: Final[dict[str, Callable[[dict[str, Any]], Answer]]] = {
     "canonical": read_canonical,
     "artifact": read_artifact,
     "origin": read_origin,
+    "policy-signature": read_policy_signature,
 }

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from guard.lineage.postgres.connection import Bounded
 
 SCHEMES: Final = ("postgresql", "postgres")
-_SECRET: Final = frozenset({"password", "sslpassword", "passfile", "oauth_client_secret"})
+_SECRET: Final = frozenset(
+    {"password", "sslpassword", "passfile", "oauth_client_secret", "scram_client_key", "scram_server_key"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +89,11 @@ def missing(where: str) -> StoreError:
 def shown(url: str) -> str:
     """A URL as it may be shown: without a password, wherever libpq takes one."""
     try:
+        if _hides_credentials(url):
+            return "postgresql://…"
         parts = urlsplit(url)
         who, at, place = parts.netloc.rpartition("@")
-        query = "&".join(part for part in parts.query.split("&") if not _is_secret(part))
+        query = "&".join(part for part in parts.query.split("&") if "=" in part and not _is_secret(part))
         clean = parts._replace(netloc=f"{who.partition(':')[0]}{at}{place}", query=query, fragment="")
         return printable(urlunsplit(clean))
     except ValueError:
@@ -97,11 +101,22 @@ def shown(url: str) -> str:
 
 
 def holds_secret(url: str) -> bool:
-    """Whether a password stands in the URL itself. Raises ValueError: it is no URL."""
+    """Whether a password stands in the URL itself, or may. Raises ValueError: it is no URL."""
     parts = urlsplit(url)
     who, _, _ = parts.netloc.rpartition("@")
-    return ":" in who or any(_is_secret(part) for part in parts.query.split("&"))
+    return ":" in who or _hides_credentials(url) or any(map(_is_secret, parts.query.split("&")))
+
+
+def _hides_credentials(url: str) -> bool:
+    """Whether an `@` stands where URLs (RFC 3986, section 3.2) have none, and libpq or a person may see one.
+
+    libpq ends credentials at the first `@` before a `/`, whatever `?` and `#` stand before it.
+    """
+    _, _, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    misplaced = "@" in place and bool({"?", "#"} & set(place[: place.rindex("@")]))
+    return misplaced or bool(slash and "@" in path.partition("?")[0])
 
 
 def _is_secret(part: str) -> bool:
-    return unquote(part.partition("=")[0]) in _SECRET
+    return unquote(part.partition("=")[0]).lower() in _SECRET

@@ -49,9 +49,12 @@ from guard.lineage.transaction import (
     UseKey,
 )
 
-AHEAD: Final = 10_000
-"""Milliseconds that a writer's clock may be before the database's and still grant."""
-_AHEAD: Final = "the clock of this machine is ahead of the database's by more than 10 seconds"
+ASTRAY: Final = 10_000
+"""Milliseconds that a writer's clock may be away from the database's and still grant."""
+_ASTRAY: Final = {
+    "the clock of this machine is ahead of the database's by more than 10 seconds": Reason.CLOCK_AHEAD,
+    "the clock of this machine is behind the database's by more than 10 seconds": Reason.CLOCK_BEHIND,
+}
 NOWHERE: Final = -1
 """The index of an entry that has no place in the log yet."""
 _CONVERSATION_BYTES: Final = 12
@@ -82,6 +85,8 @@ _USED: Final = (
     " WHERE a.last_used IS NULL OR a.last_used < one.at FOR UPDATE OF a SKIP LOCKED) AS said"
     " WHERE k.key_id = said.key_id"
 )
+Clock = Callable[[int, int], int]
+"""When it is, by the database's clock and by the writer's: UNIX milliseconds."""
 _Chain = tuple[str, bool]
 """The log's own id of a conversation, and whether it is closed."""
 
@@ -95,6 +100,7 @@ class Batch:
         last: UNIX milliseconds of the newest entry that this process knows of.
         instance_of: the name under which an instance owes endings now.
         said: API keys of which it was said already when they were used last, UNIX seconds.
+        clock: when it is.
 
     Attributes:
         last: UNIX milliseconds of the newest entry, with those that were taken.
@@ -110,6 +116,7 @@ class Batch:
         *,
         instance_of: Callable[[str], str],
         said: Mapping[str, int],
+        clock: Clock,
     ) -> None:
         self.last = max(last, found.last)
         self.moved: set[str] = set()
@@ -118,6 +125,7 @@ class Batch:
         self._found = found
         self._instance_of = instance_of
         self._said = said
+        self._clock = clock
         self._chains: dict[Key, _Chain] = {}
         self._begun: list[tuple[Any, ...]] = []
         self._inbox: list[tuple[Any, ...]] = []
@@ -148,7 +156,7 @@ class Batch:
         if found:
             at = max(at, *(newest for newest, _ in found))
         if problem := self._obstacles(transaction, at):
-            return Conflict(problem, Reason.CLOCK_AHEAD if problem == _AHEAD else Reason.UNEXPECTED)
+            return Conflict(problem, _ASTRAY.get(problem, Reason.UNEXPECTED))
         if uncommon and (
             key := self._rests(tenant, uncommon, at) or self._counters.full(tenant, wanted, found, at)
         ):
@@ -207,9 +215,17 @@ class Batch:
     # -- judging -------------------------------------------------------------------------------
 
     def _time(self, transaction: Transaction) -> int:
-        """When it is: the writer's time where that can be believed, and never before what stands."""
-        is_ahead = transaction.now > self._found.now + AHEAD
-        return max(self._found.now if is_ahead else transaction.now, self.last)
+        """When it is: by the one clock that all replicas share, and never before what stands.
+
+        By its own clock what a slow one took would lapse too early: a limit would be taken twice.
+        """
+        return max(self._clock(self._found.now, transaction.now), self.last)
+
+    def _astray(self, transaction: Transaction) -> str:
+        """Why a decision that was made at this time grants nothing, "" if it may."""
+        skew = transaction.now - self._clock(self._found.now, transaction.now)
+        ahead, behind = _ASTRAY
+        return ahead if skew > ASTRAY else behind if skew < -ASTRAY else ""
 
     def _rests(self, tenant: str, effects_: Sequence[Effect], at: int) -> str:
         """What a decision rested on and is so no more, "" if all is."""
@@ -238,15 +254,14 @@ class Batch:
     def _obstacle(self, transaction: Transaction, effect: Effect, at: int) -> str:
         tenant = transaction.place.tenant
         if isinstance(effect, OpenGrant):
-            if transaction.now > self._found.now + AHEAD:
-                return _AHEAD
+            if problem := self._astray(transaction):
+                return problem
             return f"the grant {effect.call} is open already" if (tenant, effect.call) in self._open else ""
         if isinstance(effect, CloseGrant):
             is_open = (tenant, effect.call) in self._open
             return "" if is_open else f"the grant {effect.call} has its ending already"
         if isinstance(effect, Reserve):
-            is_ahead = effect.most != UNBOUNDED and transaction.now > self._found.now + AHEAD
-            return _AHEAD if is_ahead else ""
+            return self._astray(transaction) if effect.most != UNBOUNDED else ""
         if isinstance(effect, SaveQuestion | AnswerQuestion):
             return self._questions.obstacle(tenant, effect, at)
         if isinstance(effect, UseKey | Strike | Remember | Unmoved | UseApproval):

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import errors
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from guard.core.errors import GuardError, printable
 from guard.lineage.database import StoreError
@@ -77,6 +77,8 @@ def connect(address: Address, *, patience: float, name: str, manual: bool) -> Bo
     }
     if milliseconds:
         given["tcp_user_timeout"] = milliseconds
+    if _is_on_one_of_many(address.url):
+        given["target_session_attrs"] = "read-write"
     if (password := address.password()) is not None:
         given["password"] = password
     db = Bounded.connect(make_conninfo(address.url, **given), autocommit=True)
@@ -92,6 +94,25 @@ def connect(address: Address, *, patience: float, name: str, manual: bool) -> Bo
         db.close()
         raise
     return db
+
+
+def _is_on_one_of_many(url: str) -> bool:
+    """Whether several hosts are named, and not which of them is wanted: never one that only reads."""
+    named = conninfo_to_dict(url)
+    return "," in str(named.get("host") or "") and "target_session_attrs" not in named
+
+
+def again(address: Address, *, patience: float, name: str, known: bool) -> Bounded:
+    """As `Address.connect`; what is wrong on this side is a lost connection too, where there was one before.
+
+    A password's file that is being written anew must not stop a replica for ever. At the start it is told.
+    """
+    try:
+        return address.connect(patience=patience, name=name)
+    except StoreError as error:
+        if not known:
+            raise
+        raise errors.OperationalError(error.what) from None
 
 
 def _check_version(version: int, address: Address) -> None:

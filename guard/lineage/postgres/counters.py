@@ -67,7 +67,7 @@ class Counters:
         self._before: dict[_Row, _Taken] = {}
 
     def next(self, count: int) -> list[tuple[int, int]]:
-        """What was found for the next so many counted effects: each counter's newest time, and sum."""
+        """What was found for the next so many counted effects: each window's earliest end, and sum."""
         found = self._found[self._at : self._at + count]
         self._at += count
         return found

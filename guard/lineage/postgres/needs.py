@@ -68,15 +68,16 @@ _STANDS: Final = (
     " WHERE key = ANY(%b::bytea[])),"
     " (SELECT json_agg(json_build_array(tenant, call, conversation))::text FROM owed)"
 )
-# `at` is never before what the counter holds: a window ends at the newest that was taken from it.
+# A window ends at the newest that was taken from its counter, else now: never later than by the database's
+# clock, for a replica that is ahead would miss what stands. What is taken has this time or a later one.
 _TAKEN: Final = (
-    "SELECT COALESCE(newest.at, 0), (SELECT COALESCE(sum(r.amount), 0)::bigint FROM reservations r"
-    " WHERE r.tenant = asked.tenant AND r.counter = asked.counter"
-    " AND r.at > GREATEST(asked.at, COALESCE(newest.at, 0)) - asked.span)"
+    "SELECT ending.at, (SELECT COALESCE(sum(r.amount), 0)::bigint FROM reservations r"
+    " WHERE r.tenant = asked.tenant AND r.counter = asked.counter AND r.at > ending.at - asked.span)"
     " FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[]) WITH ORDINALITY"
     " AS asked (tenant, counter, at, span, place)"
-    " LEFT JOIN LATERAL (SELECT max(r.at) AS at FROM reservations r WHERE r.tenant = asked.tenant"
-    " AND r.counter = asked.counter) AS newest ON true ORDER BY asked.place"
+    " CROSS JOIN LATERAL (SELECT GREATEST(max(r.at),"
+    " LEAST(asked.at, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)) AS at FROM reservations r"
+    " WHERE r.tenant = asked.tenant AND r.counter = asked.counter) AS ending ORDER BY asked.place"
 )
 _GIVEN_BACK: Final = (
     "SELECT r.tenant, r.counter, r.call, r.at, r.amount, r.held"
@@ -113,8 +114,8 @@ class Found:
         versions: by tenant, of those that were asked for.
         conversations: by key digest: the log's own id, and whether it is closed.
         grants: open ones, by (tenant, call): their conversation.
-        taken: for each effect of the batch that is `counted`, in order: the newest time of its counter, and
-            what was taken.
+        taken: for each effect of the batch that is `counted`, in order: when its window ends at the
+            earliest, and what was taken in the window that ends then.
         given_back: rows of grants that end: (tenant, counter, call, at, amount, held).
         alone: tenants whose lock is held alone.
         contained: what is out of use in tenants where denials are counted: (tenant, kind, target).

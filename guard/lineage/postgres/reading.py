@@ -16,7 +16,7 @@ from typing import Any, Final
 import psycopg
 
 from guard.core.errors import GuardError
-from guard.lineage.postgres.connection import Address, Bounded, reason
+from guard.lineage.postgres.connection import Address, Bounded, again, reason
 from guard.lineage.store import Away
 
 PATIENCE: Final = 1.0
@@ -49,6 +49,7 @@ class Reader:
         self._patience = patience
         self._lock = RLock()
         self._db: Bounded | None = None
+        self._known = False
         self._not_before = 0.0
 
     @contextmanager
@@ -94,13 +95,13 @@ class Reader:
     def _connection(self) -> Bounded:
         if self._db is None or self._db.closed or self._db.broken:
             self._lose()
-            db = self._address.connect(patience=self._patience, name=self._name)
+            db = again(self._address, patience=self._patience, name=self._name, known=self._known)
             try:
                 self._check(db)
             except BaseException:
                 db.close()
                 raise
-            self._db = db
+            self._db, self._known = db, True
         return self._db
 
     def _lose(self) -> None:

@@ -11,13 +11,16 @@ _EVERY: Final = 256
 """After so many inserts what has ended is deleted."""
 MAX_FORGOTTEN: Final = 10_000
 
+# What has ended has for the caller and for the database: one replica whose clock is ahead frees nothing.
+_ENDED: Final = "LEAST(%s, extract(epoch FROM clock_timestamp())::bigint)"
 _INSERT: Final = (
-    "INSERT INTO used_jti AS u (verifier, iss, jti, until) VALUES (%s, %s, %s, %s)"
-    " ON CONFLICT (verifier, iss, jti) DO UPDATE SET until = excluded.until WHERE u.until < %s RETURNING 1"
+    "INSERT INTO used_jti AS u (verifier, iss, jti, until) VALUES (%s, %s, %s, %s)"  # noqa: S608 - constants
+    " ON CONFLICT (verifier, iss, jti) DO UPDATE SET until = excluded.until"
+    f" WHERE u.until < {_ENDED} RETURNING 1"
 )
 _FORGET: Final = (
-    "DELETE FROM used_jti WHERE ctid = ANY (ARRAY(SELECT ctid FROM used_jti WHERE until < %s LIMIT %s"
-    " FOR UPDATE SKIP LOCKED)) RETURNING 1"
+    "DELETE FROM used_jti WHERE ctid = ANY (ARRAY(SELECT ctid FROM used_jti"  # noqa: S608 - constants
+    f" WHERE until < (SELECT {_ENDED}) LIMIT %s FOR UPDATE SKIP LOCKED)) RETURNING 1"
 )
 
 

@@ -68,7 +68,8 @@ def upgrade(address: Address, role: str = "") -> tuple[str, str]:
     Returns: the format before ("" for none) and after.
 
     Raises:
-        StoreError: it cannot be reached, is newer than this Guard, or the role is missing.
+        StoreError: it cannot be reached, is newer than this Guard, is owned by somebody else, or the role is
+            missing or could undo what is kept from it.
     """
     try:
         with address.connect(patience=0) as held:
@@ -77,6 +78,7 @@ def upgrade(address: Address, role: str = "") -> tuple[str, str]:
             if before not in {"", *KNOWN}:
                 raise _newer(address, before)
             held.execute("CREATE SCHEMA IF NOT EXISTS guard")
+            _be_owner(held, address)
             _take_steps(address)
             if role:
                 _grant(held, role)
@@ -128,6 +130,38 @@ def _take_steps(address: Address, last: str = "head") -> None:
         connection.commit()
 
 
+def _be_owner(db: psycopg.Connection, address: Address) -> None:
+    """Raises StoreError: the schema, or what stands in it, is another's, who may do anything with it."""
+    row = db.execute(
+        "SELECT n.nspowner = r.oid AND NOT EXISTS"
+        " (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relowner <> r.oid)"
+        " FROM pg_namespace n, pg_roles r WHERE n.nspname = 'guard' AND r.rolname = current_user"
+    ).fetchone()
+    if row is None or not row[0]:
+        raise StoreError(
+            "the schema `guard` there, or a table in it, is another role's",
+            where=str(address),
+            remedy="upgrade as the role that owns all of it; if nobody uses it, remove it",
+        )
+
+
+def _power(db: psycopg.Connection, role: str) -> str | None:
+    """What a role may that Guard's own must not: words for a person, None for nothing."""
+    row = db.execute(
+        "SELECT CASE WHEN r.rolsuper THEN 'is a superuser'"
+        " WHEN r.rolcreaterole THEN 'may make itself a member of any role'"
+        " WHEN EXISTS (SELECT FROM pg_roles p WHERE p.rolname IN"
+        " ('pg_write_all_data', 'pg_execute_server_program', 'pg_write_server_files')"
+        " AND pg_has_role(r.oid, p.oid, 'MEMBER')) THEN 'may write everywhere'"
+        " WHEN pg_has_role(r.oid, n.nspowner, 'MEMBER') THEN 'is, or may become, the owner of the store'"
+        " WHEN pg_has_role(r.oid, d.datdba, 'MEMBER') THEN 'is, or may become, the owner of the database'"
+        " END FROM pg_roles r, pg_namespace n, pg_database d"
+        " WHERE r.rolname = %s AND n.nspname = 'guard' AND d.datname = current_database()",
+        (role,),
+    ).fetchone()
+    return str(row[0]) if row and row[0] else None
+
+
 def _grant(db: psycopg.Connection, role: str) -> None:
     """What the role may do, and nothing else: what it had before is taken first."""
     known = db.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
@@ -137,10 +171,17 @@ def _grant(db: psycopg.Connection, role: str) -> None:
             where="--role",
             remedy="make it first, with CREATE ROLE … LOGIN",
         )
+    if (power := _power(db, role)) is not None:
+        raise StoreError(
+            f"the role {printable(role)} {power}: it could change what Guard recorded",
+            where="--role",
+            remedy="make another for Guard, with CREATE ROLE … LOGIN and nothing more",
+        )
     name = sql.Identifier(role)
     rights = dict.fromkeys(APPENDED, "SELECT, INSERT") | CHANGED
     with db.transaction():
-        db.execute(sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA guard FROM PUBLIC, {}").format(name))
+        for what in ("SCHEMA guard", "ALL TABLES IN SCHEMA guard", "ALL SEQUENCES IN SCHEMA guard"):
+            db.execute(sql.SQL("REVOKE ALL ON {} FROM PUBLIC, {}").format(sql.SQL(what), name))
         db.execute(sql.SQL("GRANT USAGE ON SCHEMA guard TO {}").format(name))
         for table, may in rights.items():
             statement = sql.SQL("GRANT {} ON guard.{} TO {}")

@@ -19,6 +19,7 @@ from guard.lineage import checkpoint, merkle
 from guard.lineage.database import StoreError
 from guard.lineage.effects import KEY_COLUMNS, key_record
 from guard.lineage.postgres import memories, questions, schema
+from guard.lineage.postgres.batch import Clock
 from guard.lineage.postgres.connection import Address, Bounded
 from guard.lineage.postgres.keys import SharedKeys
 from guard.lineage.postgres.lease import SessionLease
@@ -26,7 +27,7 @@ from guard.lineage.postgres.reading import Reader
 from guard.lineage.postgres.replay import PostgresReplay
 from guard.lineage.postgres.sequencer import Sequencer
 from guard.lineage.postgres.standing import Standing
-from guard.lineage.postgres.writing import Writer
+from guard.lineage.postgres.writing import Writer, databases_clock
 from guard.lineage.rows import LOG
 from guard.lineage.store import (
     Away,
@@ -56,6 +57,7 @@ class PostgresStore:
         address: where it is.
         key: the checkpoint key; never the artifact key. Every replica has the same.
         origin: the log's name, first line of every checkpoint.
+        clock: when it is. Another than the database's is for tests of times that are long past.
 
     Attributes:
         address: where it is.
@@ -64,7 +66,9 @@ class PostgresStore:
         StoreError: it cannot be reached, has no store or one of another format, or is another log's.
     """
 
-    def __init__(self, address: Address, *, key: SigningKey, origin: str) -> None:
+    def __init__(
+        self, address: Address, *, key: SigningKey, origin: str, clock: Clock = databases_clock
+    ) -> None:
         self.address = address
         self._key = key
         self._origin = origin
@@ -75,7 +79,7 @@ class PostgresStore:
         self._reader = Reader(address, self._check)
         self._reports = Reader(address, self._check, name="guard reports", patience=REPORT_SECONDS)
         self._watcher = Reader(address, self._check, name="guard watcher")
-        self._writer = Writer(address, self._check)
+        self._writer = Writer(address, self._check, clock)
         self._standing = Standing(self._reader, self._watcher, lambda: self._writer.last)
         try:
             self._open()

@@ -19,8 +19,8 @@ import psycopg
 from psycopg import errors
 
 from guard.lineage.postgres import needs
-from guard.lineage.postgres.batch import Batch, unfit
-from guard.lineage.postgres.connection import Address, Bounded, reason
+from guard.lineage.postgres.batch import Batch, Clock, unfit
+from guard.lineage.postgres.connection import Address, Bounded, again, reason
 from guard.lineage.store import Away, Conflict, Outcome, Transaction
 
 PATIENCE: Final = 5.0
@@ -43,12 +43,18 @@ _AGAIN: Final = (
 )
 
 
+def databases_clock(shared: int, _: int) -> int:
+    """The one that all replicas share: none of them is believed."""
+    return shared
+
+
 class Writer:
     """Commits batches. One thread at a time.
 
     Args:
         address: where.
         check: looks at a new connection before it is used. Raises StoreError.
+        clock: when it is.
 
     Attributes:
         last: UNIX milliseconds of the newest entry that this process knows of.
@@ -56,12 +62,15 @@ class Writer:
         patience: seconds that a commit may look for a lost database.
     """
 
-    def __init__(self, address: Address, check: Callable[[Bounded], None]) -> None:
+    def __init__(
+        self, address: Address, check: Callable[[Bounded], None], clock: Clock = databases_clock
+    ) -> None:
         self.last = 0
         self.instance = ""
         self.patience = 10.0
         self._address = address
         self._check = check
+        self._clock = clock
         self._name = os.urandom(_WRITER_BYTES).hex()
         self._own: set[str] = set()
         self._said: dict[str, int] = {}
@@ -95,7 +104,14 @@ class Writer:
                     return self._settled(done)
                 done = None
                 found = needs.read(db, self._name, id_, batch, last=self.last, alone=alone)
-                taken = Batch(db, found, self.last, instance_of=self._instance_of, said=self._said)
+                taken = Batch(
+                    db,
+                    found,
+                    self.last,
+                    instance_of=self._instance_of,
+                    said=self._said,
+                    clock=self._clock,
+                )
                 outcomes = [taken.take(transaction) for transaction in batch]
                 done = (outcomes, taken)
                 self._finish(db, taken)
@@ -135,7 +151,12 @@ class Writer:
         return outcomes, taken.moved
 
     def _stands(self, db: Bounded, id_: bytes) -> bool:
-        """Whether the commit with this id was made. Waits for a session that may still be making it."""
+        """Whether the commit with this id was made. Waits for a session that may still be making it.
+
+        FOR UPDATE makes this a commit of its own, which waits as any other does for a synchronous standby.
+        A session that is ended while it waits for a standby has committed here and perhaps nowhere else: a
+        plain SELECT would see it, and say that it is durable.
+        """
         sql = "SELECT batch FROM writers WHERE writer = %s FOR UPDATE"
         row = db.execute(sql, (self._name,)).fetchone()
         return row is not None and bytes(row[0]) == id_
@@ -157,7 +178,8 @@ class Writer:
         if self._db is not None and not self._db.closed and not self._db.broken:
             return self._db
         self._lose()
-        db = self._address.connect(patience=PATIENCE, name=f"guard {self.instance or self._name}")
+        name = f"guard {self.instance or self._name}"
+        db = again(self._address, patience=PATIENCE, name=name, known=self._pid != 0)
         try:
             self._check(db)
             self._begin(db)

@@ -20,6 +20,7 @@ _END: Final = re.compile(r"[/?#]")
 _PORT: Final = re.compile(r":[0-9]{0,5}$")
 _DOTS: Final = str.maketrans("\u3002\uff0e\uff61\\", ".../")
 _NUMBERLIKE: Final = re.compile(r"(?:0x[0-9a-f]{1,8}|[0-9]{1,10})(?:\.(?:0x[0-9a-f]{1,8}|[0-9]{1,10})){0,3}")
+_BYTE: Final = 255
 _WEB: Final = ("", "http://", "https://")
 _DEFAULT_PORTS: Final = (":80", ":443", ":")
 _SECOND: Final = frozenset(("ac", "co", "com", "edu", "gov", "gv", "mil", "ne", "net", "nom", "or", "org"))
@@ -120,11 +121,13 @@ def _label(label: str) -> str:
 def _four(name: str) -> str:
     """An IPv4 address as `inet_aton` reads it: octal, hexadecimal, fewer than four parts."""
     try:
-        parts = [
+        *first, last = [
             int(part, 16 if part.startswith("0x") else 8 if part[0] == "0" else 10)
             for part in name.split(".")
         ]
-        value = sum(part << (24 - 8 * place) for place, part in enumerate(parts[:-1]))
-        return str(ipaddress.IPv4Address(value + parts[-1]))
     except ValueError:
         return name
+    if any(part > _BYTE for part in first) or last >= 1 << 8 * (4 - len(first)):
+        return name
+    value = sum(part << (24 - 8 * place) for place, part in enumerate(first))
+    return str(ipaddress.IPv4Address(value + last))

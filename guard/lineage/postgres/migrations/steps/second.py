@@ -1,4 +1,4 @@
-"""Step 2: what grants hold while they are open, what memories keep, and what people were asked."""
+"""Step 2: what grants hold while they are open, what memories keep, what people were asked, further traps."""
 
 from __future__ import annotations
 
@@ -34,8 +34,36 @@ CHANGES: Final = (
     "CREATE INDEX standing ON guard.questions (tenant, until)",
 )
 
+# What only ever goes one way. The conditions are bound to their operators here, for whoever comes later.
+_ONE_WAY: Final = (
+    ("versions", "NEW.version < OLD.version"),
+    ("policies", "NEW.version < OLD.version"),
+    ("sequencer", "NEW.token < OLD.token"),
+    ("api_keys", "OLD.revoked IS NOT NULL AND NEW.revoked IS DISTINCT FROM OLD.revoked"),
+)
+TRAPS: Final = (
+    # Whoever sets off a trap may not say what `=` means in it.
+    "ALTER FUNCTION guard.refuse_change() SET search_path = pg_catalog, pg_temp",
+    "ALTER FUNCTION guard.refuse_loss() SET search_path = pg_catalog, pg_temp",
+    """CREATE FUNCTION guard.refuse_return() RETURNS trigger LANGUAGE plpgsql
+        SET search_path = pg_catalog, pg_temp AS $$
+        BEGIN
+            RAISE EXCEPTION 'what is in guard.% only goes forward', TG_TABLE_NAME
+                USING ERRCODE = 'integrity_constraint_violation';
+        END $$""",
+    *(
+        statement
+        for table, back in _ONE_WAY
+        for statement in (
+            f"""CREATE TRIGGER never_back BEFORE UPDATE ON guard.{table} FOR EACH ROW WHEN ({back})
+                EXECUTE FUNCTION guard.refuse_return()""",
+            f"ALTER TABLE guard.{table} ENABLE ALWAYS TRIGGER never_back",
+        )
+    ),
+)
+
 
 def upgrade() -> None:
     """Make them."""
-    for statement in CHANGES:
+    for statement in (*CHANGES, *TRAPS):
         op.execute(statement)
