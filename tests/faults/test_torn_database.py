@@ -19,7 +19,7 @@ from guard.lineage.postgres import schema
 from guard.lineage.postgres.connection import Address
 from guard.lineage.postgres.source import PostgresSource
 from tests.faults.verdict import EVERYTHING, write_figures
-from tests.lineage.lineages import ended, granted, place, recorded
+from tests.lineage.lineages import ended, granted, place, recorded, today
 from tests.postgres import Databases, Server
 
 CALLS = 200
@@ -37,7 +37,8 @@ def address(own_postgres: Server, tmp_path: Path) -> Address:
     with closing(open_home(tmp_path / "home").store(address=found)) as store:
         for number in range(CALLS):
             call, where = f"{number:032x}", place(f"c{number % 3}")
-            recorded(store, granted(call, where=where), ended(call, Kind.RETURNED, where=where))
+            granting = granted(call, where=where, now=today())
+            recorded(store, granting, ended(call, Kind.RETURNED, where=where, now=today()))
         assert store.settle()
     return found
 

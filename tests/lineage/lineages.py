@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -37,6 +38,11 @@ INSTANCE: Final = "0" * 32
 NOW: Final = 1_700_000_000_000
 TENANT: Final = "default"
 HOUSE: Final = Place(TENANT)
+
+
+def today() -> int:
+    """Milliseconds: a shared store refuses a grant whose clock is astray, and `NOW` is long ago."""
+    return time.time_ns() // 1_000_000
 
 
 def as_it_is_told(_: int, told: int) -> int:

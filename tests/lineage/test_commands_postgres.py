@@ -16,7 +16,7 @@ from guard.lineage.audit import audit
 from guard.lineage.checkpoint import parse_vkey
 from guard.lineage.postgres import schema
 from guard.lineage.postgres.connection import Address
-from tests.lineage.lineages import checked, ended, granted, place
+from tests.lineage.lineages import checked, ended, granted, place, today
 from tests.postgres import Databases
 
 
@@ -32,7 +32,7 @@ def home(database: str, tmp_path: Path) -> Home:
     schema.upgrade(address)
     with closing(made.store(address=address)) as store:
         for n in range(5):
-            store.apply([granted(f"call-{n}"), ended(f"call-{n}")])
+            store.apply([granted(f"call-{n}", now=today()), ended(f"call-{n}", now=today())])
     return made
 
 
@@ -50,7 +50,7 @@ def test_a_shared_record_is_shown_proved_closed_and_verified(home: Home, tmp_pat
     assert run("verify", proof, "--home", home.path)[0] == 0
     assert run("lineage", "verify", talk, "--home", home.path, "--checkpoint", proof)[0] == 0
     with closing(home.store()) as store:
-        (late,) = store.apply([granted("late", where=place("talk"))])
+        (late,) = store.apply([granted("late", where=place("talk"), now=today())])
         assert type(late).__name__ == "Conflict"
     code, output = run("lineage", "verify", "--home", home.path, "--json")
     assert code == 0
@@ -74,7 +74,7 @@ def test_a_shared_store_is_backed_up_and_comes_back(home: Home, tmp_path: Path, 
     assert run("lineage", "proof", "0", "--home", home.path)[0] == 0
     assert run("lineage", "snapshot", tmp_path / "old.db", "--home", home.path)[0] == 0
     with closing(home.store()) as store:
-        store.apply([granted("more"), ended("more")])
+        store.apply([granted("more", now=today()), ended("more", now=today())])
     run("lineage", "proof", "0", "--home", home.path)
     kept = tmp_path / "kept"
     kept.write_text(run("lineage", "checkpoint", "--home", home.path)[1])
