@@ -1,31 +1,37 @@
 """Mutation testing of the floors that say yes: does some test notice each small change of the code?
 
-    python scripts/mutants.py [--processes 4] [--only guard/policy/decide.py ...]
+    python scripts/mutants.py [--processes 4] [--only guard/policy/decide.py ...] [--show NAME ...]
 
-Runs mutmut on a copy in build/mutants, with the tests of those floors and a Hypothesis profile of its own
-(few examples, always the same). A mutant that no test notices must stand in tests/policy/mutants.yaml with
-the reason why it means the same. Writes build/figures/mutants.json. Exit 1 under 95 % killed, or where
-mutants survive without a reason.
+mutmut makes the mutants, in a copy in build/mutants; `mutant_parts/judge.py` runs the tests of those floors
+on each, under a Hypothesis profile of their own (few examples, always the same). A mutant that no test
+notices must stand in tests/policy/mutants.yaml with the reason why it means the same. Writes
+build/figures/mutants.json. Exit 1 under 95 % killed, or where mutants survive without a reason.
+`--show` prints what those mutants change, and does nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-import tomllib
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from fnmatch import fnmatch
 from pathlib import Path
 
 import figures
 import yaml
+from mutmut.mutation.file_mutation import mutate_file_contents
 
 ROOT = Path(__file__).parent.parent
 COPY = ROOT / "build" / "mutants"
+JUDGE = Path(__file__).parent / "mutant_parts" / "judge.py"
 EQUIVALENT = ROOT / "tests" / "policy" / "mutants.yaml"
 COPIED = (
     "guard",
@@ -48,7 +54,7 @@ NOT_RUN = (
 """The first starts processes, which know of no mutant. The others are slow: to load, or by the megabyte."""
 ABOUT_THE_TEXT = ("tests/policy/test_decide.py::test_the_one_function_that_says_yes_fits_on_a_page",)
 LEAST_KILLED = 95.0
-KILLED = frozenset({"killed", "timeout", "segfault", "suspicious", "caught by type check"})
+KILLED = frozenset({"killed", "timeout"})
 
 
 def main() -> int:
@@ -56,53 +62,67 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", nargs="*", default=list(MUTATED), help="files or globs to change")
     parser.add_argument("--tests", nargs="*", default=list(TESTS), help="files or folders of tests")
+    parser.add_argument("--copy", type=Path, default=COPY, help="the folder of the copy, made anew")
+    parser.add_argument("--show", nargs="*", default=[], metavar="NAME", help="what these mutants change")
     options = parser.parse_args()
-    prepare(options.only, options.tests)
+    os.chdir(ROOT)  # mutmut reads its settings there
+    for name in options.show:
+        print(difference(name))
+    if options.show:
+        return 0
     began = time.monotonic()
-    environment = os.environ | {"PYTHONPATH": str(COPY / "scripts")}
-    mutmut = (str(Path(sys.executable).parent / "mutmut"), "run", "--max-children", str(options.processes))
-    subprocess.run(mutmut, cwd=COPY, check=True, env=environment)
-    results = outcomes(environment)
+    prepare(options.copy, options.only)
+    results = outcomes(options.copy, options.processes, options.tests)
     return report(results, options.only, time.monotonic() - began)
 
 
-def prepare(only: list[str], tests: list[str]) -> None:
-    """A fresh copy of what the tests need, with mutmut's settings."""
-    shutil.rmtree(COPY, ignore_errors=True)
-    COPY.mkdir(parents=True)
+def prepare(copy: Path, only: list[str]) -> None:
+    """A fresh copy of what the tests need, in which the code that is tried stands beside its mutants."""
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir(parents=True)
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, COPY / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
         else:
-            shutil.copy(source, COPY / name)
-    # mutmut reads the first that has a table for it; pyproject.toml has none
-    assert "mutmut" not in tomllib.loads((COPY / "pyproject.toml").read_text())["tool"]
-    arguments = [
-        "--hypothesis-profile=mutants",
-        "-p",
-        "no:cacheprovider",
-        *(f"--ignore={t}" for t in NOT_RUN),
-    ]
-    arguments += [f"--deselect={test}" for test in ABOUT_THE_TEXT]
-    lists = {
-        "source_paths": ["guard"],
-        "only_mutate": only,
-        "also_copy": [name for name in COPIED if name != "guard"],
-        "pytest_add_cli_args": arguments,
-        "pytest_add_cli_args_test_selection": tests,
-    }
-    lines = ["[mutmut]"]
-    for key, values in lists.items():
-        lines += [f"{key} =", *(f"    {value}" for value in values)]
-    (COPY / "setup.cfg").write_text("\n".join(lines) + "\n")
+            shutil.copy(source, copy / name)
+    files = sorted(copy.glob("guard/**/*.py"))
+    tried = [file for file in files if any(fnmatch(str(file.relative_to(copy)), one) for one in only)]
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(mutate, tried))
 
 
-def outcomes(environment: dict[str, str]) -> dict[str, str]:
+def mutate(file: Path) -> None:
+    """Write every function of a file beside its mutants."""
+    file.write_text(mutate_file_contents(str(file), file.read_text()).code)
+
+
+def outcomes(copy: Path, processes: int, tests: list[str]) -> dict[str, str]:
     """What became of each mutant, by its name."""
-    mutmut = (str(Path(sys.executable).parent / "mutmut"), "results", "--all", "true")
-    said = subprocess.run(mutmut, cwd=COPY, check=True, env=environment, capture_output=True, text=True)
-    return dict(re.findall(r"^\s*(\S+): (.+?)\s*$", said.stdout, re.MULTILINE))
+    said = copy / "results.json"
+    leave_out = [f"--ignore={test}" for test in NOT_RUN] + [f"--deselect={test}" for test in ABOUT_THE_TEXT]
+    told = ["-q", "-p", "no:cacheprovider", "--hypothesis-profile=mutants", *leave_out, *tests]
+    subprocess.run((sys.executable, str(JUDGE), str(said), str(processes), *told), cwd=copy, check=True)
+    return dict(json.loads(said.read_text()))
+
+
+def difference(name: str) -> str:
+    """What a mutant changes, as a diff."""
+    module, _, function = name.rpartition(".")
+    file = ROOT / (module.replace(".", "/") + ".py")
+    code = mutate_file_contents(str(file), file.read_text()).code
+    original = re.sub(r"__mutmut_\d+$", "__mutmut_orig", function)
+    was, is_ = (_body(code, one).replace(one, "it") for one in (original, function))
+    return "\n".join(difflib.unified_diff(was.split("\n"), is_.split("\n"), name, name, n=2, lineterm=""))
+
+
+def _body(code: str, function: str) -> str:
+    found = re.search(
+        rf"^( *)(?:async )?def {function}\(.*?(?=^\1(?:\S)(?<!\)))", code + "\nend", re.MULTILINE | re.DOTALL
+    )
+    if found is None:
+        raise SystemExit(f"there is no mutant {function}")
+    return found.group()
 
 
 def report(results: dict[str, str], only: list[str], seconds: float) -> int:
@@ -115,6 +135,11 @@ def report(results: dict[str, str], only: list[str], seconds: float) -> int:
     unexplained = [name for name in survivors if name not in equivalent]
     for name in survivors:
         print(f"{name}: {results[name]}: {equivalent.get(name, 'no reason is given')}")
+    modules: dict[str, list[str]] = {}
+    for name, outcome in results.items():
+        modules.setdefault(name.rpartition(".")[0], []).append(outcome)
+    for module, each in sorted(modules.items()):
+        print(f"{module}: {sum(one in KILLED for one in each)} of {len(each)}")
     print(f"{killed} of {len(results)} mutants killed, {percent} %, in {seconds:.0f} s: {dict(counts)}")
     figures.write(
         "mutants",

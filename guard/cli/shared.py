@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
@@ -53,8 +53,21 @@ def told() -> Iterator[None]:
     try:
         yield
     except GuardError as error:
+        unusable(error, as_json=False)
+
+
+def error_json(error: GuardError) -> dict[str, str]:
+    """An error for programs."""
+    return {"error": error.what, "where": error.where, "remedy": error.remedy}
+
+
+def unusable(error: GuardError, *, as_json: bool) -> NoReturn:
+    """Say what failed and what to do next, as lines or as JSON, and end with exit code 2."""
+    if as_json:
+        emit(error_json(error), [], as_json=True)
+    else:
         click.echo(f"guard: {printable_lines(str(error))}", err=True)
-        sys.exit(UNUSABLE)
+    sys.exit(UNUSABLE)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from guard.core.model import (
 from guard.policy.decide import decide
 from guard.policy.document import load
 from guard.policy.findings import explain_invalid, invalid, nearest
-from guard.policy.grammar import KINDS, Id, Instant, Pointer, RoleName, Strict, WideScope
+from guard.policy.grammar import KINDS, SCHEMA_URL, Id, Instant, Pointer, RoleName, Strict, WideScope
 from guard.policy.instants import milliseconds
 from guard.policy.language import Approver, Trust
 from guard.policy.origins.values import glimpses, spoken
@@ -97,7 +97,9 @@ class CaseDocument(Strict):
     intents: list[Id] = Field(default=[], description="declared intents")
     depth: Annotated[int, Field(ge=0, le=1000)] = Field(default=0, description="how many calls led to it")
     expect: Literal["allow", "ask", "deny"]
-    reason: str | None = None
+    reason: str | None = Field(
+        default=None, json_schema_extra={"enum": [None, *(reason.value for reason in Reason)]}
+    )
     rule: str | None = None
 
 
@@ -106,6 +108,11 @@ class CasesDocument(Strict):
 
     dialect: str | None = Field(default=None, alias="$schema", description="for editors; decides nothing")
     cases: Annotated[list[CaseDocument], Field(min_length=1)]
+
+
+def cases_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a case file, for editors and other tools."""
+    return {"$schema": SCHEMA_URL, **CasesDocument.model_json_schema()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +207,7 @@ def run(policy: Policy, cases: Sequence[Case]) -> list[CaseResult]:
         GuardError: a case says how much was used of a limit that the policy does not have.
     """
     enforced = replace(policy, mode="enforce", observe_until=None)
-    return [_judged(case, decide(_with_limits(case, policy), enforced)) for case in cases]
+    return [_judged(case, decide(in_its_world(case, policy), enforced)) for case in cases]
 
 
 def load_checked(policy_bytes: bytes, cases_bytes: bytes | None, name: str, cases_name: str = "") -> Policy:
@@ -242,8 +249,12 @@ def unused(policy: Policy) -> dict[str, int]:
     return found
 
 
-def _with_limits(case: Case, policy: Policy) -> Call:
-    """The call of a case in a world in which nothing else was used than it says."""
+def in_its_world(case: Case, policy: Policy) -> Call:
+    """The call of a case in a world in which nothing else was used than it says.
+
+    Raises:
+        GuardError: it says how much was used of a limit that the policy does not have.
+    """
     facts, limits = case.call.facts, unused(policy)
     for limit in facts.used:
         if limit not in limits:

@@ -46,6 +46,14 @@ def test_check_tells_an_invalid_file_with_its_line(tmp_path: Path) -> None:
     assert run("check", tmp_path / "gone.yaml").exit_code == 2
 
 
+def test_check_of_a_file_of_cases_names_the_policy(tmp_path: Path) -> None:
+    """Cases are no policy; the error says which file is."""
+    written(tmp_path, cases="cases: []")
+    result = run("check", tmp_path / "p.cases.yaml")
+    assert result.exit_code == 2
+    assert "name the policy beside it: p.yaml" in result.output
+
+
 def test_check_and_test_run_the_cases_beside(tmp_path: Path) -> None:
     """A failing case exits 1 and says what was expected and what came."""
     file = written(tmp_path, cases=CASES)
@@ -154,3 +162,19 @@ def test_exit_codes_are_in_the_help() -> None:
         assert "Exit codes: 0 done, or yes; 1 the answer is no; 2" in run(command, "--help").output.replace(
             "\n  ", " "
         )
+
+
+def test_explain_of_a_case_has_the_facts_of_the_case(tmp_path: Path) -> None:
+    """What a case says of its world is there, and no option may say otherwise."""
+    result = run("explain", PAYMENTS, "--case", "the eleventh transfer is denied")
+    assert result.exit_code == 1
+    assert "limit-reached" in result.output
+    assert run("explain", PAYMENTS, "--case", "the tenth transfer of a day").exit_code == 0
+    unknown = run("explain", PAYMENTS, "--case", "the eleventh transfer is refused")
+    assert unknown.exit_code == 2
+    assert "did you mean `the eleventh transfer is denied`?" in unknown.output
+    both = run("explain", PAYMENTS, "--case", "the tenth transfer of a day", "--role", "clerk")
+    assert both.exit_code == 2
+    assert "leave out --role" in both.output
+    assert run("explain", written(tmp_path), "--case", "a").exit_code == 2
+    assert run("explain", PAYMENTS, "--tool", "balance").exit_code == 2
