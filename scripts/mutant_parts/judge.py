@@ -27,7 +27,7 @@ import mutmut.mutation.trampoline
 import pytest
 from forks import Bounds, Task, forked
 
-BUDGET = 6.0  # seconds of tests a mutant is given; one that they did not notice by then has survived
+BUDGET = 3.0  # seconds of tests a mutant is given; one that they did not notice by then has survived
 BOUNDS = Bounds(wall=90.0, cpu=25, memory=6 << 30)
 
 Form = Callable[..., Any]
@@ -164,7 +164,9 @@ class Judge:
                     order = sorted(tests, key=lambda index: (-known[index], seconds[index]))
                     yield Task(key, functools.partial(attempt, number, function.forms[form], order))
 
-        for (number, name), said in forked(tasks(), self.processes, BOUNDS):
+        for done, ((number, name), said) in enumerate(forked(tasks(), self.processes, BOUNDS), 1):
+            if done % 500 == 0:
+                self.say(f"{done} mutants tried, {sum(o == 'survived' for o in outcomes.values())} survived")
             if said is None:
                 outcomes[name] = "timeout"
             elif said[0] is None:
