@@ -279,10 +279,13 @@ async def test_each_document_is_read_without_a_key_and_with_get_or_head_only(
     estate = Estate(tmp_path / "estate")
     async with estate.guarded():
         client = estate.client(MODERN)
-        got, head = await client.send("GET", path=path), await client.send("HEAD", path=path)
+        before = await client.send("GET", path=path)
+        head = await client.send("HEAD", path=path)
+        got = await client.send("GET", path=path)  # meanwhile a server may have come up, which /health tells
         assert (got.status, head.status) == (200, 200)
         assert head.body == b""
-        assert head.headers["content-length"] == got.headers["content-length"] == str(len(got.body))
+        assert head.headers["content-length"] in {str(len(before.body)), str(len(got.body))}
+        assert got.headers["content-length"] == str(len(got.body))
         assert got.headers["x-content-type-options"] == "nosniff"
         for verb in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH"):
             answer = await client.send(verb, path=path)
