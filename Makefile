@@ -29,9 +29,10 @@ test: $(STAMP)
 soak: $(STAMP)
 	$(BIN)/python scripts/soak.py --seconds 1800
 
-# Five minutes at twice what Guard can do: is it honest about the rest, and is nothing lost?
+# Five minutes at twice what Guard can do, over HTTP and again over stdio: is it honest about the rest, and is nothing lost?
 overload: $(STAMP)
 	$(BIN)/python scripts/overload.py --seconds 300
+	$(BIN)/python scripts/overload_stdio.py --seconds 300
 
 # Kill -9, full disks, torn pages, cut networks, wrong clocks, on both stores: is anything lost? Needs PostgreSQL.
 faults: $(STAMP)
