@@ -19,7 +19,7 @@ from guard.cli.shared import EPILOG, emit, json_option, opened, tenant_option, t
 from guard.config.home import HOME_VARIABLE, clock, default_home
 from guard.config.launch import KEY_VARIABLE
 from guard.config.loaded import load
-from guard.config.policies import load_policy, read_file
+from guard.config.policies import Policies, read_file
 from guard.config.settings import load_settings
 from guard.core.canonical import write
 from guard.core.errors import GuardError, printable
@@ -102,8 +102,11 @@ def _answering(command: Callable[..., None]) -> Callable[..., None]:
             _config_option,
             click.option(
                 "--policy",
+                "policies",
+                multiple=True,
                 type=click.Path(path_type=Path, dir_okay=False),
-                help="The policy that Guard runs with, where there is no configuration.",
+                help="The policy that Guard runs with, where there is no configuration; repeatable, the "
+                "highest first.",
             ),
             click.option(
                 "--key-file",
@@ -139,16 +142,16 @@ def _answer(
     *,
     question: str,
     config: Path | None,
-    policy: Path | None,
+    policies: tuple[Path, ...],
     key_file: Path | None,
     home: Path | None,
     as_json: bool,
     yes: bool,
 ) -> None:
-    if (config is None) == (policy is None):
+    if (config is None) == (not policies):
         raise click.UsageError("Give one of --config and --policy: it says who may approve.")
     with told():
-        holds = load(config).policy if config is not None else load_policy(policy or Path())
+        holds = load(config).policy if config is not None else Policies(policies).load()
         text = _key(key_file)
     with _store(config, home) as store:
         now = clock()

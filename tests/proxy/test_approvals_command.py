@@ -128,6 +128,22 @@ async def test_nobody_becomes_a_reviewer_by_a_policy_of_their_own(asked: Estates
     assert questions(asked)[0].state == "open"
 
 
+async def test_who_may_approve_under_one_layer_only_approves_nothing(asked: Estates, tmp_path: Path) -> None:
+    """`--policy` names every layer, the highest first; in each the role must be a reviewer's."""
+    id_, reviewer = questions(asked)[0].question.id, asked.key("rita", "reviewer")
+    none, team = dict(asked.policy["roles"]), tmp_path / "team.json"
+    for may, version in ((False, 1), (True, 2)):
+        roles = {**none, "reviewer": {"scopes": ["use"], "may_approve": may}}
+        team.write_bytes(write({**asked.policy, "id": "team", "version": version, "roles": roles}))
+        layers = [*policy(asked), "--policy", str(team)]
+        code, _, said = run(asked, "grant", id_, *layers, key=reviewer)
+        assert (code, "not the one in force" in said) == (2, True)
+        with asked.store() as store:
+            assert isinstance(store.apply([policy_record(load_policy(team), "default", 0)])[0], Recorded)
+        assert (run(asked, "grant", id_, *layers, key=reviewer)[0] == 0) is may
+    assert questions(asked)[0].state == "granted"
+
+
 async def test_another_tenants_reviewer_finds_no_question(asked: Estates) -> None:
     """Not even whether there is one."""
     stranger = asked.key("rita", "reviewer", "elsewhere")
