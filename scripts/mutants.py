@@ -5,7 +5,8 @@
 mutmut makes the mutants, in a copy in build/mutants; `mutant_parts/judge.py` runs the tests of those floors
 on each, under a Hypothesis profile of their own (few examples, always the same). A mutant that no test
 notices must stand in tests/policy/mutants.yaml with the reason why it means the same. Writes
-build/figures/mutants.json. Exit 1 under 95 % killed, or where mutants survive without a reason.
+build/figures/mutants.json. Exit 1 under 95 % killed, where mutants survive without a reason, or where a
+test is red as it is.
 `--show` prints what those mutants change, and does nothing else.
 """
 
@@ -72,8 +73,8 @@ def main() -> int:
         return 0
     began = time.monotonic()
     prepare(options.copy, options.only)
-    results = outcomes(options.copy, options.processes, options.tests)
-    return report(results, options.only, time.monotonic() - began)
+    results, red = outcomes(options.copy, options.processes, options.tests)
+    return report(results, options.only, time.monotonic() - began) or bool(red)
 
 
 def prepare(copy: Path, only: list[str]) -> None:
@@ -97,13 +98,14 @@ def mutate(file: Path) -> None:
     file.write_text(mutate_file_contents(str(file), file.read_text()).code)
 
 
-def outcomes(copy: Path, processes: int, tests: list[str]) -> dict[str, str]:
-    """What became of each mutant, by its name."""
+def outcomes(copy: Path, processes: int, tests: list[str]) -> tuple[dict[str, str], list[str]]:
+    """What became of each mutant, by its name; and the tests that are red without any."""
     said = copy / "results.json"
     leave_out = [f"--ignore={test}" for test in NOT_RUN] + [f"--deselect={test}" for test in ABOUT_THE_TEXT]
     told = ["-q", "-p", "no:cacheprovider", "--hypothesis-profile=mutants", *leave_out, *tests]
     subprocess.run((sys.executable, str(JUDGE), str(said), str(processes), *told), cwd=copy, check=True)
-    return dict(json.loads(said.read_text()))
+    found = json.loads(said.read_text())
+    return found["outcomes"], found["red"]
 
 
 def difference(name: str) -> str:

@@ -98,12 +98,11 @@ class Judge:
         began = time.monotonic()
         seconds, tests_of, red = self.measure()
         if red:
-            self.say("red without any mutant: " + ", ".join(sorted(red)))
-            return
+            self.say("red without any mutant, and left out: " + ", ".join(sorted(red)))
         took = time.monotonic() - began
         self.say(f"{len(self.items)} tests take {sum(seconds.values()):.0f} s, measured in {took:.0f} s")
         outcomes = self.kill(seconds, tests_of)
-        self.results.write_text(json.dumps(outcomes))
+        self.results.write_text(json.dumps({"red": sorted(red), "outcomes": outcomes}))
 
     def measure(self) -> tuple[dict[int, float], dict[int, list[int]], list[str]]:
         """How long each test takes, which tests run each function, and what fails as it is."""
@@ -117,10 +116,11 @@ class Judge:
         for part, said in forked(tasks, self.processes):
             for index, took, touched, passed in said or [(part.start, 0.0, [], False)]:
                 seconds[index] = took
-                for number in touched:
-                    tests_of[number].append(index)
                 if not passed:
                     red.append(self.items[index].nodeid)
+                    continue
+                for number in touched:
+                    tests_of[number].append(index)
         return seconds, tests_of, red
 
     def measure_part(self, part: range) -> list[tuple[int, float, list[int], bool]]:
