@@ -105,8 +105,7 @@ class Link:
             self._starting = asyncio.ensure_future(self._start())
             self._starting.add_done_callback(self._started)
         starting = self._starting
-        try:
-            # Whoever gives up waiting must not stop a start that others wait for.
+        try:  # whoever gives up waiting must not stop a start that others wait for
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
             if starting.cancelled():
@@ -333,15 +332,16 @@ class ToolServer:
         return spare
 
     async def make_room(self, wanting: Link) -> None:
-        """Let go of the idlest link if too many are up. Raises Refused, OVERLOADED."""
+        """Let go of the idlest link if too many are up, or too many of one's. Raises Refused, OVERLOADED."""
+        most, by_key = self.about.most, {id(link): key[:3] for key, link in self._links.items()}
         others = [link for link in self.links if link is not wanting and (link.up or link.has_room)]
-        wanting.has_room = True
-        if len(others) < self.about.most:
+        own = [link for link in others if by_key.get(id(link)) == by_key.get(id(wanting))]
+        share, wanting.has_room = most - most // 4, True  # a quarter is kept from any one principal
+        if not (full := own if len(own) >= share else others if len(others) >= most else []):
             return
-        idle = [link for link in others if link.idle]
-        if not idle:
+        if not (idle := [link for link in full if link.idle]):
             wanting.has_room = False
-            raise Refused(Reason.OVERLOADED, f"all {self.about.most} links to {self.about.name} are in use")
+            raise Refused(Reason.OVERLOADED, f"{len(others)} of {most} are in use, {len(own)} by this caller")
         oldest = min(idle, key=lambda link: link.used)
         self._links = {key: link for key, link in self._links.items() if link is not oldest}
         if self._spare is oldest:
