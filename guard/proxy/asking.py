@@ -10,6 +10,7 @@ decided afresh, and finds the approval among its facts.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
@@ -31,11 +32,15 @@ from guard.proxy.steps import APPROVED, Approved
 
 LOOK_SECONDS: Final = 0.25
 """How often a parked call looks whether somebody answered, in whichever replica."""
+MANY: Final = 32
+"""Of so many parked calls each looks that often; more look more seldom: each look asks the store."""
 MAX_OPEN: Final = 64
 """Questions that one principal may have open; more are refused, so that no reviewer is flooded."""
 _ELICIT: Final = "elicitation/create"
 _MODES_SINCE: Final = "2025-11-25"
 _locks: WeakKeyDictionary[House, WeakValueDictionary[tuple[str, ...], asyncio.Lock]] = WeakKeyDictionary()
+_parked: Counter[int] = Counter()
+"""How many calls are parked, by the house that they are parked in."""
 
 
 class Client(Protocol):
@@ -167,8 +172,8 @@ class Asking:
     async def _question(self, wait: _Wait) -> QuestionRow:
         """The question of a call: one that stands, else a new one, recorded."""
         locks = _locks.setdefault(self._house, WeakValueDictionary())
-        lock = locks.setdefault((*wait.call.principal.key, wait.digest), asyncio.Lock())
-        async with lock:  # of many calls alike one asks; those in other replicas find the newest
+        lock = locks.setdefault(wait.call.principal.key, asyncio.Lock())
+        async with lock:  # of many calls alike one asks, and all are counted; other replicas find the newest
             row = self._stands(wait)
             if row is not None and (
                 (row.state == "open" and questions.is_on(row.question, wait.ask))
@@ -272,6 +277,8 @@ class Asking:
         loop, flight = asyncio.get_running_loop(), wait.message.flight
         end = loop.time() + (self._house.generation.park if heard is None else ANSWER_SECONDS)
         flight.call = wait.call  # the warden judges it as a call that is under way
+        house = id(self._house)
+        _parked[house] += 1
         try:
             while True:
                 if flight.barred is not None or flight.cancelled:
@@ -294,9 +301,13 @@ class Asking:
                 left = end - loop.time()
                 if left <= 0:
                     return await self._unanswered(wait, row)
-                await self._look_again(wait, min(left, LOOK_SECONDS), heard)
+                pause = LOOK_SECONDS * max(1, _parked[house] // MANY)
+                await self._look_again(wait, min(left, pause), heard)
         finally:
             flight.call = None
+            _parked[house] -= 1
+            if not _parked[house]:
+                del _parked[house]
 
     async def _look_again(
         self, wait: _Wait, seconds: float, heard: asyncio.Future[tuple[Any, bool]] | None

@@ -91,7 +91,7 @@ class Flight:
             told at once.
     """
 
-    tell: Callable[[bytes], None] | None = field(default=None, repr=False)
+    tell: Callable[[bytes], object] | None = field(default=None, repr=False)
     headers: Mapping[str, str] | None = field(default=None, repr=False)
     on_progress: Callable[[dict[str, Any]], None] | None = None
     on_note: Callable[[str, bytes], None] | None = field(default=None, repr=False)

@@ -122,13 +122,12 @@ async def _complete(gate: Gate, message: Request) -> bytes:
     if not member or not isinstance(name, str) or ref.keys() - {"type", member, "title"}:
         what = "ref names neither a prompt (ref/prompt, name) nor a resource (ref/resource, uri), and no more"
         raise Malformed(wire.INVALID_PARAMS, what, message.id)
+    admit(gate, message)  # what is typed goes to the server
     server, own = await _found(gate, message, kind, name)
     upstream = await _shelves(gate).ready(server)
     params = {**message.params, "ref": {**ref, member: own}}
     ending = await upstream.ask(message.method, params, message.meta, message.flight)
-    if isinstance(ending, Returned):
-        await shown(gate, [Shown(server.about.name, own, kind, ending.raw)], pinned=False)
-    return _plain(message, ending, upstream)
+    return await _told(gate, message, ending, upstream, (own, kind))
 
 
 async def _subscribe(gate: Gate, message: Request) -> bytes:
@@ -142,7 +141,7 @@ async def _subscribe(gate: Gate, message: Request) -> bytes:
     ending = await upstream.ask(message.method, message.params, message.meta, message.flight)
     if _done(ending) and not upstream.modern:
         server.remember(gate.asker, message.method, message.params)
-    return _plain(message, ending, upstream)
+    return await _told(gate, message, ending, upstream, (uri, "resource"))
 
 
 async def _set_level(gate: Gate, message: Request) -> bytes:
@@ -160,7 +159,7 @@ async def _set_level(gate: Gate, message: Request) -> bytes:
         for server in gate.house.generation.servers.values():
             server.remember(gate.asker, message.method, message.params)
     refused = (pair for pair in zip(endings, upstreams, strict=True) if not _done(pair[0]))
-    return _plain(message, *next(refused, (endings[0], upstreams[0])))
+    return await _told(gate, message, *next(refused, (endings[0], upstreams[0])))
 
 
 def _done(ending: Ending) -> bool:
@@ -188,17 +187,21 @@ async def _found(gate: Gate, message: Request, kind: str, name: str) -> tuple[To
     return found
 
 
-def _plain(message: Request, ending: Ending, upstream: Upstream) -> bytes:
-    """A server's answer as it is."""
+async def _told(
+    gate: Gate, message: Request, ending: Ending, upstream: Upstream, about: tuple[str, str] = ("", "server")
+) -> bytes:
+    """A server's answer as it is, a result or an error, remembered first. `about`: name and kind."""
+    if isinstance(ending, Returned):
+        await shown(gate, [Shown(upstream.name, *about, ending.raw)], pinned=False)
     match ending:
         case Returned(raw, is_error=True):
             return wire.error_of(message.id, raw)
         case Returned(raw):
             try:
-                shown = completed(raw) if message.modern and not upstream.modern else raw
+                told = completed(raw) if message.modern and not upstream.modern else raw
             except Garbage:
                 raise Refused(Reason.UNEXPECTED) from None
-            return wire.result(message.id, orjson.Fragment(shown))
+            return wire.result(message.id, orjson.Fragment(told))
         case Failed(reason):
             raise Refused(reason)
         case unknown:

@@ -57,6 +57,7 @@ class Hearing(ABC):
         self._flights: dict[int, Flight] = {}
         self._ears: Flight | None = None
         self._asked: dict[wire.Id, Asked] = {}
+        self._garbled = 0
 
     @property
     def modern(self) -> bool:
@@ -78,7 +79,10 @@ class Hearing(ABC):
             if only is None or line.method is not msgspec.UNSET or line.id == only:
                 self._hear(line, only)
         except (Garbage, TypeError, ValueError) as garbage:
-            print(f"guard: {self.where} sent no message: {printable(str(garbage))}", file=sys.stderr)  # noqa: T201
+            self._garbled += 1
+            if not self._garbled & (self._garbled - 1):  # ever more seldom: nobody fills a log at will
+                what = f"{printable(str(garbage))}, {self._garbled} by now"
+                print(f"guard: {self.where} sent no message: {what}", file=sys.stderr)  # noqa: T201
 
     def _hear(self, line: Line, only: int | None) -> None:
         if line.method is not msgspec.UNSET:
@@ -101,7 +105,7 @@ class Hearing(ABC):
         elif method == "notifications/tools/list_changed":
             self._on_list_changed()
         elif method == "notifications/cancelled":
-            self._hear_called_off(without_own_meta(bytes(line.params)))
+            self._hear_called_off(without_own_meta(bytes(line.params)), flight)
         elif method in SAID or method == ACKNOWLEDGED or method in self.methods:
             self._hear_note(method, without_own_meta(bytes(line.params) or b"{}"), flight)
 
@@ -142,9 +146,11 @@ class Hearing(ABC):
     def _logging(self) -> Flight | None:
         """On a pipe a log message names no request (2026-07-28, stdio): the oldest that hears any is it.
 
-        Where principals share the pipe, it may be about another's request, so nobody hears it.
+        Where principals share the pipe, or keys of one that stand for more and for less, it may be about
+        another's request, so nobody hears it.
         """
-        if self.shared:
+        calls = (flight.call for flight in self._flights.values())
+        if self.shared or len({call.principal.credential for call in calls if call is not None}) > 1:
             return None
         heard = (f for f in self._flights.values() if f is not self._ears and f.on_note is not None)
         return next(heard, None)
@@ -180,12 +186,20 @@ class Hearing(ABC):
         shown = without_own_meta(params or b"{}")
         self._tell(asker.telling, shown, flight, ask, refuse)
 
-    def _hear_called_off(self, params: bytes) -> None:
-        """The server no longer waits for an answer of its client's."""
+    def _hear_called_off(self, params: bytes, flight: Flight | None) -> None:
+        """The server no longer waits for an answer of its client's. It may say why: see `_tell`."""
         id_ = value_of(read_object(params).get("requestId", b"null"))
         asked = self._asked.pop(id_, None) if type(id_) in {int, str} else None
-        if asked is not None and asked.call_off is not None:
-            asked.call_off(fragments(params))
+        if asked is None:
+            return
+
+        def call_off(said: Mapping[str, Any]) -> None:
+            if asked.call_off is not None:
+                asked.call_off(said)
+
+        why = fragments(params)
+        telling = None if self.asker is None else self.asker.telling
+        self._tell(telling, params, flight, partial(call_off, why), partial(call_off, {}))
 
     def _hear_progress(self, params: Mapping[str, msgspec.Raw]) -> None:
         token = value_of(params.get("progressToken", b"null"))

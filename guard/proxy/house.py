@@ -137,6 +137,7 @@ class House:
         self.refusals: Counter[str] = Counter()
         self.started = clock()
         self._watchers: set[Watcher] = set()
+        self._changed = False
         self._settled = asyncio.Event()
         self._settled.set()
         self.warden = Warden(self)
@@ -150,7 +151,13 @@ class House:
         self._watchers.discard(watcher)
 
     def tools_changed(self) -> None:
-        """The tools of some server, or the policy, may have changed."""
+        """The tools of some server may have changed: told once a turn of the loop, however often said."""
+        if not self._changed:
+            self._changed = True
+            asyncio.get_running_loop().call_soon(self._tell_of_change)
+
+    def _tell_of_change(self) -> None:
+        self._changed = False
         for watcher in [*self._watchers]:
             watcher.tools_changed()
 
@@ -193,7 +200,7 @@ class House:
         finally:
             self._settled.set()
         self.warden.moved()
-        self.tools_changed()
+        self._tell_of_change()
 
 
 def policy_record(policy: Policy, tenant: str, now: int) -> Transaction:

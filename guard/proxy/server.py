@@ -20,6 +20,7 @@ from guard.proxy.asker import Answer, Tell
 from guard.proxy.callbacks import Callbacks
 from guard.proxy.endings import Flight, Tells
 from guard.proxy.flow import authorize
+from guard.proxy.lines import MAX_MESSAGE
 from guard.proxy.listing import behind, listing, served_by
 from guard.proxy.subscriptions import Subscriptions
 from guard.proxy.telling import Telling, definitions, instructions, shown
@@ -30,7 +31,7 @@ from guard.proxy.world import Gate
 _OLD_ONLY: Final = frozenset({"initialize", "ping", *features.OLD_ONLY})
 _MODERN_ONLY: Final = frozenset({"server/discover", "subscriptions/listen"})
 MAX_EARLY: Final = 256
-"""Messages of servers that wait for the end of a handshake."""
+"""Messages of servers that wait for the end of a handshake, MAX_MESSAGE bytes in all."""
 LISTEN: Final = "subscriptions/listen"
 _LOG: Final = "notifications/message"
 ELICITED: Final = "notifications/elicitation/complete"
@@ -282,9 +283,9 @@ class Session:
         if self.barred is not None:
             return False
         if self._early is not None:
-            if len(self._early) < MAX_EARLY:
+            if room := len(self._early) < MAX_EARLY and sum(len(one[0]) for one in self._early) < MAX_MESSAGE:
                 self._early.append((line, flight, anywhere))
-            return len(self._early) < MAX_EARLY
+            return room
         if flight is not None and flight.tell is not None and not flight.cancelled:
             flight.tell(line)
             return True
@@ -306,9 +307,7 @@ class Session:
     # -- methods -------------------------------------------------------------------------------
 
     async def _call(self, message: Request) -> bytes | None:
-        line = await authorize(message, self.gate)
-        await self.telling.settled()  # what was said of it is told before its answer
-        return line
+        return await authorize(message, self.gate)
 
     async def _unknown(self, message: Request) -> bytes:
         """As a configured method that the caller may not see: nobody tells the two apart."""
@@ -332,7 +331,7 @@ class Session:
             self.client, self.capabilities = info or features.NOBODY, declared or {}
             self.version, self.gate.asker, self._early = version, self, []
         found = await behind(self.gate.house, self.gate.identify(), self)
-        await shown(self.gate, instructions(found.said), pinned=True)
+        await shown(self.gate, instructions(found), pinned=True)
         about = {
             "protocolVersion": self.version,
             "capabilities": offers.capabilities(found.upstreams, modern=False),
@@ -342,7 +341,7 @@ class Session:
 
     async def _discover(self, message: Request) -> bytes:
         found = await behind(self.gate.house, self.gate.identify(), None)
-        await shown(self.gate, instructions(found.said), pinned=True)
+        await shown(self.gate, instructions(found), pinned=True)
         about = {
             "supportedVersions": [*eras.MODERN, *eras.HANDSHAKE],
             "capabilities": offers.capabilities(found.upstreams, modern=True),
@@ -384,14 +383,14 @@ def _barred(message: Request, reason: Reason) -> tuple[bytes, int]:
     return wire.error(message.id, code, text, {"reason": reason}), code
 
 
-def _progress_to(tell: Callable[[bytes], None], token: wire.Id) -> Callable[[dict[str, Any]], None]:
+def _progress_to(tell: Callable[[bytes], object], token: wire.Id) -> Callable[[dict[str, Any]], None]:
     def on_progress(params: dict[str, Any]) -> None:
         tell(wire.notification("notifications/progress", {**params, "progressToken": token}))
 
     return on_progress
 
 
-def _log_to(tell: Callable[[bytes], None]) -> Callable[[str, bytes], None]:
+def _log_to(tell: Callable[[bytes], object]) -> Callable[[str, bytes], None]:
     def on_note(method: str, params: bytes) -> None:
         if method == _LOG:
             tell(wire.notification(method, orjson.Fragment(params)))

@@ -1,7 +1,8 @@
-"""Handshake-era sessions over HTTP, each bound to one principal; and conversations without an id.
+"""Handshake-era sessions over HTTP, each bound to one credential; and conversations without an id.
 
-A session id is 128 random bits, and still opens nothing for anyone but the principal that began it:
-for everybody else it does not exist.
+A session id is 128 random bits, and still opens nothing but with the credential that began it: for
+everybody else it does not exist. Another key of the same principal may stand for less, while what is done
+in a session is authorized and recorded with the one that began it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Held:
 
     Attributes:
         owner: the principal's key.
+        credential: of the principal, that it was begun with.
         session: what answers.
         streams: what its client can take up again.
         listening: the stream for what belongs to no request, None before the first one.
@@ -42,6 +44,7 @@ class Held:
 
     id: str
     owner: _Key
+    credential: str
     session: Session
     streams: Streams = field(repr=False)
     listening: Stream | None = field(default=None, repr=False)
@@ -126,7 +129,9 @@ class Sessions:
         own = [held for held in self._held.values() if held.owner == principal.key]
         for idlest in sorted(own, key=lambda held: held.used)[: max(0, len(own) + 1 - self.most)]:
             self._drop(idlest)
-        held = Held(id_, principal.key, session, Streams(self._clock), used=self._clock())
+        held = Held(
+            id_, principal.key, principal.credential, session, Streams(self._clock), used=self._clock()
+        )
         held.drop = lambda: self._drop(held)
         session.owner, session.held = principal.key, held
         session.attach(held.notify)
@@ -134,10 +139,10 @@ class Sessions:
         return held
 
     def find(self, id_: str, principal: Principal) -> Held | None:
-        """The principal's session of that id; None for anybody else's as for none."""
+        """The credential's session of that id; None for anybody else's as for none."""
         self._sweep()
         held = self._held.get(id_)
-        if held is None or held.owner != principal.key:
+        if held is None or (held.owner, held.credential) != (principal.key, principal.credential):
             return None
         held.used = self._clock()
         return held

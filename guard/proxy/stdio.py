@@ -10,7 +10,7 @@ from threading import Thread
 from typing import Any, Final, cast
 
 from guard.proxy import wire
-from guard.proxy.lines import LineBuffer
+from guard.proxy.lines import MAX_MESSAGE, LineBuffer
 from guard.proxy.server import Handler, Session
 from guard.proxy.wire import Malformed, Request
 from guard.proxy.world import Gate
@@ -35,9 +35,10 @@ class Pipes(asyncio.Protocol):
 
     def __init__(self, gate: Gate) -> None:
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.session = Session(gate, self._write)
+        self.session = Session(gate, self._tell)
         self._lines = LineBuffer()
         self._lines_out: list[bytes] = []
+        self._size = 0  # of those lines
         self._reader: asyncio.ReadTransport | None = None
         self._writer: asyncio.WriteTransport | None = None
         self._flushed = asyncio.Event()
@@ -95,9 +96,18 @@ class Pipes(asyncio.Protocol):
         if not self._lines_out:
             asyncio.get_running_loop().call_soon(self._flush)
         self._lines_out.append(line)
+        self._size += len(line)
+
+    def _tell(self, line: bytes) -> bool:
+        """Send what is no answer. A client that does not read misses it, so that nothing grows."""
+        waits = self._writer.get_write_buffer_size() if self._writer is not None else 0
+        if waits + self._size > MAX_MESSAGE:
+            return False
+        self._write(line)
+        return True
 
     def _flush(self) -> None:
-        lines, self._lines_out = self._lines_out, []
+        lines, self._lines_out, self._size = self._lines_out, [], 0
         if lines and self._writer is not None and not self._writer.is_closing():
             self._writer.write(b"".join(lines))
 
@@ -107,7 +117,7 @@ class Pipes(asyncio.Protocol):
         try:
             message = wire.read_message(line)
             if isinstance(message, Request):
-                message.flight.tell = self._write
+                message.flight.tell = self._tell
                 handler = self.session.admit(message)
                 if len(self.session.in_flight) == MAX_IN_FLIGHT:
                     self.hold(True)  # noqa: FBT003 - the one thing it tells

@@ -16,6 +16,7 @@ from guard.proxy import eras, wire
 from guard.proxy.endings import Flight, Returned, Unknown
 from guard.proxy.features import admit
 from guard.proxy.hearing import ACKNOWLEDGED
+from guard.proxy.lines import MAX_MESSAGE
 from guard.proxy.links import ToolServer
 from guard.proxy.listing import listing
 from guard.proxy.replies import Garbage, fragments, read_object, value_of
@@ -51,7 +52,7 @@ class Subscriptions:
         self._notify = notify
         self._shown: tuple[tuple[str, str], ...] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ended = False
+        self._changed = self._ended = False
         self._open: list[Request] = []
         self._relays: set[_Relay] = set()
         self._tools: dict[wire.Id, Request] = {}
@@ -125,9 +126,17 @@ class Subscriptions:
         """They may have: tell the client, if what it may see did."""
         self.review()
         if self._shown is not None and (self._tools or self._gate.asker is not None):
-            task = asyncio.ensure_future(self._tell_if_changed())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._changed = True
+            if all(task.done() for task in self._tasks):
+                task = asyncio.ensure_future(self._tell_of_change())
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _tell_of_change(self) -> None:
+        """However often a server says so, one look at a time; and one more where it said so meanwhile."""
+        while self._changed:
+            self._changed = False
+            await self._tell_if_changed()
 
     async def _tell_if_changed(self) -> None:
         try:
@@ -327,7 +336,7 @@ class _Relay:
 
     def _tell(self, line: bytes) -> None:
         if self._held is not None:
-            if len(self._held) < MAX_URIS:
+            if len(self._held) < MAX_URIS and sum(map(len, self._held)) < MAX_MESSAGE:
                 self._held.append(line)
         elif self._message.flight.tell is not None and not self._message.flight.cancelled:
             self._message.flight.tell(line)

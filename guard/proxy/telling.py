@@ -20,10 +20,14 @@ from guard.core.model import Call, Conversation, Principal, Tool
 from guard.lineage.store import Place, Recorded, Remember, Transaction
 from guard.policy.rules import Policy
 from guard.proxy.house import Generation, House
+from guard.proxy.listing import Behind
 from guard.proxy.remembering import Memory, listed, memory_of, said
 
 MAX_HEARD: Final = 4_096
 """How many texts are known to be remembered; any other is remembered again."""
+MAX_WAITING: Final = 1_024
+"""Messages that wait to be remembered, for one client; more are not told, so that nothing grows."""
+MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
 _AGAIN: Final = 4
 """A text that is told again is remembered again this many times in the window that values are kept."""
 
@@ -74,6 +78,7 @@ class Telling:
     def __init__(self, gate: Teller) -> None:
         self._gate = gate
         self._last: asyncio.Task[None] | None = None
+        self._waiting = self._bytes = 0
 
     def after(
         self,
@@ -90,12 +95,17 @@ class Telling:
             raw: the params of the message.
             call: the call that it belongs to, None for none.
             send: sends it.
-            drop: called instead where it cannot be remembered.
+            drop: called instead where it cannot be remembered, or too much waits for that.
         """
         policy = self._gate.house.generation.policy
         if not _remembers(policy):
             send()
             return
+        if self._waiting >= MAX_WAITING or self._bytes >= MAX_WAITING_BYTES:
+            drop()
+            return
+        self._waiting += 1
+        self._bytes += len(raw)
         before = None if self._last is None or self._last.done() else self._last
         self._last = asyncio.ensure_future(self._send(before, _Saying(server, raw, call, send, drop)))
 
@@ -105,6 +115,13 @@ class Telling:
             await asyncio.wait([self._last])
 
     async def _send(self, before: asyncio.Task[None] | None, saying: _Saying) -> None:
+        try:
+            await self._remember(before, saying)
+        finally:
+            self._waiting -= 1
+            self._bytes -= len(saying.raw)
+
+    async def _remember(self, before: asyncio.Task[None] | None, saying: _Saying) -> None:
         if before is not None:
             await asyncio.wait([before])
         house, call = self._gate.house, saying.call
@@ -158,16 +175,21 @@ async def shown(gate: Teller, items: Iterable[Shown], *, pinned: bool) -> None:
 
 
 def definitions(generation: Generation, tools: Mapping[str, orjson.Fragment]) -> Iterable[Shown]:
-    """Definitions of tools by the client's name for the tool, as items of a list."""
+    """Definitions of tools by the client's name for the tool, as items of a list; and who serves them."""
+    if generation.only is not None:
+        yield Shown(generation.only.about.name, "", "server", orjson.dumps(generation.only.info))
     for name, definition in tools.items():
         if (found := generation.find(name)) is not None:
             yield Shown(found[0].about.name, found[1], "tool", orjson.dumps(definition))
 
 
-def instructions(said_by_all: Mapping[str, str]) -> Iterable[Shown]:
-    """What servers say of themselves, as an item of a list."""
-    for text in said_by_all.values():
+def instructions(found: Behind) -> Iterable[Shown]:
+    """What servers say of themselves, as items of a list."""
+    for text in found.said.values():
         yield Shown("*", "", "server", text.encode("utf-8", "replace"))
+    for upstream in found.upstreams:
+        about = [upstream.info, upstream.capabilities.get("extensions")]
+        yield Shown(upstream.name, "", "server", orjson.dumps(about))
 
 
 async def _store(house: House, principal: Principal, keep: Remember) -> None:

@@ -137,9 +137,11 @@ class Gate(Binding):
         """Give the grant its one ending.
 
         Waited for where nothing was sent, under `strict`, and where something is noted of it: what a later
-        decision rests on is stored before the reply is sent.
+        decision rests on is stored before the reply is sent. What the server said of it is told first.
         """
         trail = trail_of(call)
+        if trail.flight is not None and trail.flight.telling is not None:
+            await trail.flight.telling.settled()
         keep, told = None, self._memory(call) is not None and not isinstance(ending, Failed)
         if told:
             raw = ending.raw if isinstance(ending, Returned) else b""

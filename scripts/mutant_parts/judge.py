@@ -5,8 +5,9 @@
 mutmut writes each function beside its mutants; its own trampoline asks an environment variable at every
 call, and its runner collects all tests anew for every mutant: two seconds of CPU each. Here the trampoline
 is a cell into which one mutant is put after a fork, so that a mutant costs the tests that notice it. Tests
-that killed a neighbour come first, then the quick ones. What is computed while the tests are loaded is
-computed by the code as it is: a mutant that shows nowhere else counts as one that nobody notices.
+that killed a neighbour come first, then those that are quick and touch few functions. What is computed
+while the tests are loaded is computed by the code as it is: a mutant that shows nowhere else counts as one
+that nobody notices.
 """
 
 from __future__ import annotations
@@ -138,6 +139,7 @@ class Judge:
     def kill(self, seconds: dict[int, float], tests_of: dict[int, list[int]]) -> dict[str, str]:
         """What became of each mutant, by its name."""
         killers: dict[int, Counter[int]] = defaultdict(Counter)
+        breadth = Counter(index for tests in tests_of.values() for index in tests)
         caches = [o for o in gc.get_objects() if isinstance(o, Cache) and o.__module__.startswith("guard.")]
         outcomes: dict[str, str] = {}
 
@@ -161,7 +163,7 @@ class Judge:
                 outcomes[key[1]] = "no tests"
                 if tests := tests_of.get(number):
                     known = killers[number]
-                    order = sorted(tests, key=lambda index: (-known[index], seconds[index]))
+                    order = sorted(tests, key=lambda index: (-known[index], breadth[index] * seconds[index]))
                     yield Task(key, functools.partial(attempt, number, function.forms[form], order))
 
         for done, ((number, name), said) in enumerate(forked(tasks(), self.processes, BOUNDS), 1):

@@ -249,7 +249,7 @@ async def test_a_policy_tightened_while_a_call_is_parked_denies_it(tmp_path: Pat
 
 @ERAS
 async def test_many_calls_alike_ask_once_and_an_approval_runs_one(tmp_path: Path, version: str) -> None:
-    """One question, one yes, one run. Of the others, those that come too late to race are asked about anew."""
+    """One question, one yes, one run. Of the others, those too late for the race are asked about anew."""
     async with scene(tmp_path, version) as (found, party, reviewer):
         park(found.serving, 8)
         calls = [await waits(party) for _ in range(16)]

@@ -112,6 +112,11 @@ def is_public(address: Address) -> bool:
     return address in _GLOBAL_6 and not any(address in network for network in _SPECIAL_6)
 
 
+def is_local(name: str) -> bool:
+    """Whether a name can be none of the public name system's: one label, or a local suffix."""
+    return "." not in name or name.rpartition(".")[2] in LOCAL_SUFFIXES
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """Which names are meant.
@@ -130,8 +135,7 @@ class Names:
         """Whether this name is meant."""
         if name in self.exact or any(name.endswith(f".{suffix}") for suffix in self.below):
             return True
-        first, _, rest = name.partition(".")
-        return self.anything and bool(first and rest) and name.rpartition(".")[2] not in LOCAL_SUFFIXES
+        return self.anything and not is_local(name)
 
 
 def names(patterns: Sequence[str], at: str) -> Names:
@@ -142,10 +146,10 @@ def names(patterns: Sequence[str], at: str) -> Names:
             continue
         bare = pattern.removeprefix("*.")
         try:
-            host = read(bare)
+            host: Host | None = read(bare)
         except NotUnderstood:
-            host = Host("")
-        if not host.name:
+            host = None
+        if host is None or host.address is not None:
             what = f"`{printable(pattern)}` is not a host name"
             remedy = (
                 "write an ASCII name, `api.example.com` or `*.example.com`; addresses go under `networks`"
@@ -180,7 +184,7 @@ class Networks:
 
     def hold_name(self, name: str) -> bool:
         """Whether this name says by itself that it is private."""
-        return self.private and ("." not in name or name.rpartition(".")[2] in LOCAL_SUFFIXES)
+        return self.private and is_local(name)
 
 
 def networks(stated: Sequence[str], at: str) -> Networks:

@@ -60,12 +60,13 @@ SHAPE: Final[dict[str, Any]] = {
 }
 
 
-def _compiled(form: str) -> re.Pattern[str]:
+def pattern(form: str) -> re.Pattern[str]:
+    """What an IBAN of a country with this form looks like, without spaces."""
     parts = (f"{_KINDS[part[-1]]}{{{part[:-1]}}}" for part in form.split("+"))
     return re.compile("[A-Z]{2}[0-9]{2}" + "".join(parts))
 
 
-_PATTERNS: Final = {country: _compiled(form) for country, form in FORMS.items()}
+_PATTERNS: Final = {country: pattern(form) for country, form in FORMS.items()}
 
 
 def read(value: Any) -> str:
@@ -73,8 +74,8 @@ def read(value: Any) -> str:
     plain = text(value, _LONGEST)
     if _PRINTED.fullmatch(plain):
         plain = plain.replace(" ", "")
-    pattern = _PATTERNS.get(plain[:2])
-    if not _COMPACT.fullmatch(plain) or pattern is None or not pattern.fullmatch(plain):
+    form = _PATTERNS.get(plain[:2])
+    if not _COMPACT.fullmatch(plain) or form is None or not form.fullmatch(plain):
         raise NotUnderstood
     if not _LOWEST <= int(plain[2:4]) <= _HIGHEST or remainder(plain) != 1:
         raise NotUnderstood

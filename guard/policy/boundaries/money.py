@@ -128,18 +128,17 @@ def _number(value: Any) -> Decimal:
     if type(value) is int:
         return Decimal(value)
     if type(value) is float:
-        return _plain(Decimal(repr(value)))
+        return _shortest(Decimal(repr(value)))
     if not _AMOUNT.fullmatch(text(value, _LONGEST)):
         raise NotUnderstood
     return Decimal(value)
 
 
-def _plain(number: Decimal) -> Decimal:
-    """The same number with no more decimals than it needs."""
+def _shortest(number: Decimal) -> Decimal:
+    """The same number with no more decimals than it needs. Raises NotUnderstood if there is none."""
     if not number.is_finite():
         raise NotUnderstood
-    whole = number.to_integral_value()
-    return whole if whole == number else number.normalize()
+    return number.normalize()
 
 
 KEYWORD: Final = Keyword("money", SHAPE, judge)

@@ -23,6 +23,7 @@ _RESEMBLING: Final = _STEERING | frozenset("/.:~")
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
 _DEVICE: Final = re.compile(r"(?:con|prn|aux|nul|conin|conout|clock|com[0-9]|lpt[0-9])(?:[. ]|$)")
 _SHORT: Final = re.compile(r"~[0-9]")
+_CUT_OFF: Final = ". "  # by Windows, at the end of a name
 _UNSEEN: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
@@ -74,7 +75,7 @@ class Path:
 def fold(name: str) -> str:
     """A name without what some disks and servers ignore (Unicode NFKC_Casefold, near enough)."""
     once = unicodedata.normalize("NFKC", name).casefold()
-    return unicodedata.normalize("NFKC", once).rstrip(". ")
+    return unicodedata.normalize("NFKC", once).rstrip(_CUT_OFF)
 
 
 def posix(value: str) -> Path:
@@ -117,15 +118,15 @@ def _name(name: str) -> None:
     """Refuse a segment that is more than a name: dots, escapes, patterns, what does not show."""
     if not name.isprintable() or _UNSEEN.search(name) or not _STEERING.isdisjoint(name):
         raise NotUnderstood
-    if name.strip() != name or not name.strip(". "):
+    if name.strip() != name or not name.strip(_CUT_OFF):
         raise NotUnderstood
-    if not name.isascii() and not _RESEMBLING.isdisjoint(_compatible(name)):
+    if any(map(_resembles, name)):
         raise NotUnderstood
 
 
-def _compatible(name: str) -> str:
-    """What the compatibility forms of a name's characters consist of, those of ASCII left out."""
-    return "".join(unicodedata.normalize("NFKC", char) for char in name if not char.isascii())
+def _resembles(char: str) -> bool:
+    """Whether the compatibility form of a character that is not ASCII holds one that steers."""
+    return not char.isascii() and not _RESEMBLING.isdisjoint(unicodedata.normalize("NFKC", char))
 
 
 def _lower(name: str) -> str:

@@ -75,7 +75,7 @@ class Command:
 
     Attributes:
         words: what it begins with.
-        options: options that stand alone.
+        options: options, each exactly.
         valued: options with a value, up to their `=`.
         operands: whether other words may follow; or a judge of them.
     """
@@ -89,20 +89,20 @@ class Command:
         """Whether these words are this command. Raises NotUnderstood."""
         if tuple(words[: len(self.words)]) != self.words:
             return False
-        ended = False
-        for word in words[len(self.words) :]:
-            if word == "--" and not ended:
-                ended = True
-            elif word.startswith("-") and not ended:
-                if word not in self.options and not word.startswith(self.valued):
-                    return False
-            elif not self._takes(word, ended=ended):
-                return False
-        return True
+        rest = words[len(self.words) :]
+        end = rest.index("--") if "--" in rest else len(rest)
+        return all(map(self._permits, rest[:end])) and all(map(self._takes, rest[end + 1 :]))
 
-    def _takes(self, word: str, *, ended: bool) -> bool:
+    def _permits(self, word: str) -> bool:
+        """Whether this word may stand before the end of the options."""
+        if word.startswith("-"):
+            return word in self.options or word.startswith(self.valued)
+        return self._takes(word)
+
+    def _takes(self, word: str) -> bool:
+        """Whether this word may be an operand."""
         if isinstance(self.operands, bool):
-            return self.operands and not (ended and word.startswith("-"))
+            return self.operands and not word.startswith("-")
         return self.operands(word)
 
 
@@ -138,7 +138,7 @@ def _command(stated: Any, at: str) -> Command:
         operands = _within(operands["pathWithin"], f"{at}/operands/pathWithin")
     return Command(
         words,
-        frozenset(option for option in options if not option.endswith("=")),
+        frozenset(options),
         tuple(option for option in options if option.endswith("=")),
         operands,
     )

@@ -46,19 +46,15 @@ def judge(stated: Any) -> Judge:
     """A judge of SQL."""
     dialect = stated["dialect"]
     kinds = frozenset(stated["statements"])
-    exact = frozenset(tuple(name.split(".")) for name in stated["tables"] if not name.endswith(".*"))
-    schemas = frozenset(name.removesuffix(".*") for name in stated["tables"] if name.endswith(".*"))
+    loose = frozenset(tuple(name.lower().split(".")) for name in stated["tables"])
+    exact = frozenset(tuple(name.split(".")) for name in stated["tables"])
     if dialect == "sqlite":
-        exact = frozenset(tuple(map(str.lower, name)) for name in exact)
-        schemas = frozenset(map(str.lower, schemas))
-    loose = frozenset(tuple(map(str.lower, name)) for name in exact)
-    loose_schemas = frozenset(map(str.lower, schemas))
+        exact = loose
     functions = frozenset(stated.get("functions", ()))
 
     def listed(table: sql_tree.Name) -> bool:
-        plainly = table in exact or (len(table) > 1 and table[0] in schemas)
-        small = tuple(map(str.lower, table))
-        if plainly != (small in loose or (len(small) > 1 and small[0] in loose_schemas)):
+        plainly = _named(table, exact)
+        if plainly != _named(tuple(map(str.lower, table)), loose):
             raise NotUnderstood  # capitals count on some systems only
         return plainly
 
@@ -70,6 +66,11 @@ def judge(stated: Any) -> Judge:
         return statement.kinds <= kinds and all(answers)
 
     return within
+
+
+def _named(table: sql_tree.Name, names: frozenset[sql_tree.Name]) -> bool:
+    """Whether a table is one of these, or its schema is there with a star, which no table is called."""
+    return table in names or (*table[:-1], "*") in names
 
 
 KEYWORD: Final = Keyword("sql", SHAPE, judge)

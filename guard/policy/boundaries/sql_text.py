@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from guard.policy.boundaries.sql_words import KEYWORDS, REFUSED
+from guard.policy.boundaries.sql_words import KEYWORDS, REFUSED_BY
 from guard.policy.boundaries.verdict import NotUnderstood
 
 LONGEST: Final = 16_384  # characters
@@ -31,17 +31,19 @@ _QUOTED: Final = {
     "sqlite": r"\"[A-Za-z_][A-Za-z0-9_]*\"(?!['\"`\w])",
     "mysql": r"`[A-Za-z_][A-Za-z0-9_]*`(?!['\"`\w])",
 }
+_QUOTES: Final = '"`'
 DIALECTS: Final = tuple(sorted(_QUOTED))
 
 
-def _compiled(dialect: str) -> re.Pattern[str]:
+def splitter(dialect: str) -> re.Pattern[str]:
+    """What finds the next piece of a statement; its last group says of which kind."""
     pieces = {**_PIECES, "quoted": _QUOTED[dialect]}
     if dialect != "postgres":
         del pieces["cast"]
     return re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in pieces.items()))
 
 
-_SPLIT: Final = {dialect: _compiled(dialect) for dialect in DIALECTS}
+_SPLIT: Final = {dialect: splitter(dialect) for dialect in DIALECTS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ def split(statement: str, dialect: str) -> Words:
         place, kind, piece = match.end(), match.lastgroup, match[0].lower()
         if kind == "space":
             continue
+        if last == "values" and piece != "(":
+            raise NotUnderstood  # a table of that name, to a database that takes it for no keyword
         count += 1
         if kind == "text" and not piece.isprintable():
             raise NotUnderstood
@@ -83,12 +87,12 @@ def split(statement: str, dialect: str) -> Words:
         elif piece == "(":
             depth += 1
             if last and last not in KEYWORDS:
-                called.add(last)
+                called.add(last.strip(_QUOTES))
         elif piece == ")":
             depth -= 1
-        last = piece.strip('"`') if kind in ("word", "quoted") else ""
+        last = piece if kind in ("word", "quoted") else ""
         if not 0 <= depth <= DEEPEST or count > MOST_WORDS:
             raise NotUnderstood
-    if bare & REFUSED:
+    if bare & REFUSED_BY[dialect]:
         raise NotUnderstood
     return Words(plain, first, frozenset(bare), frozenset(called))

@@ -27,6 +27,9 @@ _STATEMENTS = {
     "Update": "update",
     "Delete": "delete",
 }
+_CHANGES = frozenset({"Insert", "Update", "Delete"})
+_SOURCES = frozenset({"From", "Join", "Subquery"})
+"""What reads the table in it. Elsewhere databases change the real one, whatever WITH calls so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +103,14 @@ def _checked(node: Any, called: frozenset[str]) -> Iterator[str]:
         if not spelled:
             raise NotUnderstood
         yield from spelled
-    if kind == "DataType" and getattr(node.this, "name", "") not in TYPE_NODES:
+    if kind == "DataType" and node.this.name not in TYPE_NODES:
         raise NotUnderstood
     if kind in BARE and any(_is_flag(value) for value in node.args.values()):
         raise NotUnderstood
-    if kind == "Table" and _kind(node.this) != "Identifier":
-        raise NotUnderstood  # a function that gives rows
+    if kind in _CHANGES and _kind(node.this) not in ("Table", "Schema"):
+        raise NotUnderstood  # a name that the parser took for something else
+    if kind == "In" and node.args.get("field") is not None:
+        raise NotUnderstood  # without parentheses it is a table: SQLite
     if kind == "With" and node.parent is not node.root():
         raise NotUnderstood  # inside, a name means one thing here and another there
 
@@ -125,7 +130,7 @@ def _heads(node: Any) -> Iterator[str]:
 
 
 def _tables(tree: Any, nodes: list[Any], dialect: str) -> Iterator[Name]:
-    """Every table; a name that stands for an earlier part of WITH is none."""
+    """Every table; a name that stands for an earlier part of WITH is none, but where it is changed."""
     common = tree.args.get("with_")
     parts = common.expressions if common is not None else []
     names = [_folded(part.args["alias"].this, dialect) for part in parts]
@@ -140,11 +145,12 @@ def _tables(tree: Any, nodes: list[Any], dialect: str) -> Iterator[Name]:
             raise NotUnderstood
         spelled = [part for part in (node.args.get("db"), node.this) if part is not None]
         if any(_kind(part) != "Identifier" for part in spelled):
-            raise NotUnderstood
+            raise NotUnderstood  # a function that gives rows
         name = tuple(_folded(part, dialect) for part in spelled)
         index = within.get(id(node), len(parts))
         earlier = names[: index + 1 if recursive else index]
-        if not (len(name) == 1 and name[0] in earlier):
+        read = _kind(node.parent) in _SOURCES or node.arg_key == "using"
+        if not (read and len(name) == 1 and name[0] in earlier):
             yield name
 
 

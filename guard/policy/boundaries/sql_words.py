@@ -25,9 +25,10 @@ REFUSED: Final = _words("""
     exec execute explain for grant handler install kill load lock merge outfile pragma prepare procedure
     reindex rename replace reset revoke rollback security share show truncate use vacuum alter lateral
     materialized tablesample notify listen begin savepoint checkpoint discard rowid_fn infile xmltable
-    json_table
+    json_table table current_user session_user system_user current_role current_catalog current_schema
 """)
-"""What never stands bare, not even as a name."""
+REFUSED_BY: Final = {"mysql": REFUSED, "postgres": REFUSED | {"user"}, "sqlite": REFUSED}
+"""What never stands bare, not even as a name, by dialect: `user` is a function to one of them."""
 
 TYPES: Final = _words("""
     bigint boolean char date decimal double float int integer numeric precision real smallint text time

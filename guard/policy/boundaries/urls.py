@@ -33,6 +33,7 @@ _SLIPPERY: Final = re.compile(
     r"//|/\.{1,2}(?=/|$)|;|%(?:2[DdEeFf5]|5[CcFf]|7[Ee]|3[0-9Bb]|[46][1-9A-Fa-f]|[57][0-9Aa])"
 )
 """In a path: empty segments, dots, parameters, and escapes that some servers decode before they route."""
+_ROUTING: Final = frozenset("./\\%;")
 
 SHAPE: Final[dict[str, Any]] = {
     "description": "the value is a URL to one of these hosts or networks",
@@ -163,7 +164,7 @@ def _slips(path: str) -> bool:
     except UnicodeDecodeError:
         return True
     return not decoded.isprintable() or any(
-        not {*"./\\%;"}.isdisjoint(unicodedata.normalize("NFKC", char)) for char in decoded if char > "\x7f"
+        not _ROUTING.isdisjoint(unicodedata.normalize("NFKC", char)) for char in decoded if not char.isascii()
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 from guard.core.canonical import escape
 from guard.policy.boundaries.polarity import Side
@@ -90,7 +90,7 @@ def _class(name: str, sides: Mapping[str, Side]) -> type[EngineKeyword]:
             if not _answer(self._judge, self._side, instance):
                 raise ValueError(name)
 
-    return cast("type[EngineKeyword]", _Keyword)
+    return _Keyword
 
 
 def _answer(within: Judge, side: Side, value: Any) -> bool:

@@ -25,6 +25,7 @@ from tests.policy.calls import call
 
 DOCS = Path(__file__).parents[3] / "docs"
 CORPUS = corpus()
+SHAPE = words.KEYWORDS["pathWithin"].shape
 WITHIN = {"pathWithin": {"roots": ["/srv/data"]}}
 
 
@@ -111,7 +112,7 @@ def test_a_fault_inside_a_keyword_is_no_answer(
 
         return within
 
-    monkeypatch.setitem(words.KEYWORDS, "pathWithin", Keyword("pathWithin", {}, judge))
+    monkeypatch.setitem(words.KEYWORDS, "pathWithin", Keyword("pathWithin", SHAPE, judge))
     schema = compile_schema(wrap(WITHIN))
     for ask in (schema.surely, schema.matches, schema.failures):
         with pytest.raises(type(fault)):
