@@ -29,7 +29,7 @@ def origins(judging: Judging) -> Iterator[Found]:
         for pointer, found in sorted(every.items()):
             kinds = ", ".join(sorted(found.kinds)) or "nowhere"
             accepted = "accepted" if found.accepted_by(rule.accept) else "not accepted"
-            words = f"{pointer or 'the arguments'} comes from {kinds} ({found.trust}); {accepted}"
+            words = f"{pointer or 'the whole'} comes from {kinds} ({found.trust}); {accepted}"
             yield "origin", rule.id, _because(words, rule.because)
 
 

@@ -5,9 +5,9 @@
 mutmut writes each function beside its mutants; its own trampoline asks an environment variable at every
 call, and its runner collects all tests anew for every mutant: two seconds of CPU each. Here the trampoline
 is a cell into which one mutant is put after a fork, so that a mutant costs the tests that notice it. Tests
-that killed a neighbour come first, then those that are quick and touch few functions. What is computed
-while the tests are loaded is computed by the code as it is: a mutant that shows nowhere else counts as one
-that nobody notices.
+that killed a neighbour come first: a mutant of the same function, then of the same module. Then one of each
+test function, the quickest of its parameters, then a second one. What is computed while the tests are loaded
+is computed by the code as it is: a mutant that shows nowhere else counts as one that nobody notices.
 """
 
 from __future__ import annotations
@@ -139,7 +139,8 @@ class Judge:
     def kill(self, seconds: dict[int, float], tests_of: dict[int, list[int]]) -> dict[str, str]:
         """What became of each mutant, by its name."""
         killers: dict[int, Counter[int]] = defaultdict(Counter)
-        breadth = Counter(index for tests in tests_of.values() for index in tests)
+        beside: dict[str, Counter[int]] = defaultdict(Counter)
+        turns = self.turns(seconds)
         caches = [o for o in gc.get_objects() if isinstance(o, Cache) and o.__module__.startswith("guard.")]
         outcomes: dict[str, str] = {}
 
@@ -162,8 +163,8 @@ class Judge:
                 key = number, f"{function.module}.{form}"
                 outcomes[key[1]] = "no tests"
                 if tests := tests_of.get(number):
-                    known = killers[number]
-                    order = sorted(tests, key=lambda index: (-known[index], breadth[index] * seconds[index]))
+                    known, near = killers[number], beside[function.module]
+                    order = sorted(tests, key=lambda i: (-known[i], -near[i], turns[i], seconds[i]))
                     yield Task(key, functools.partial(attempt, number, function.forms[form], order))
 
         for done, ((number, name), said) in enumerate(forked(tasks(), self.processes, BOUNDS), 1):
@@ -176,7 +177,18 @@ class Judge:
             else:
                 outcomes[name] = "killed"
                 killers[number][said[0]] += 1
+                beside[functions[number].module][said[0]] += 1
         return outcomes
+
+    def turns(self, seconds: dict[int, float]) -> dict[int, int]:
+        """Each test's place among those of its function, the quickest first: one of each comes before two."""
+        found: dict[int, int] = {}
+        taken: Counter[str] = Counter()
+        for index in sorted(seconds, key=seconds.__getitem__):
+            function = self.items[index].nodeid.partition("[")[0]
+            found[index] = taken[function]
+            taken[function] += 1
+        return found
 
     def first_failure(self, order: Sequence[int], budget: float) -> int | None:
         """The first of the tests that fails, by its index; None if none does in so many seconds."""
