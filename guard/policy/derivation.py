@@ -16,11 +16,11 @@ Found = tuple[str, str, str]
 def counted(call: Call, about: Matching) -> Iterator[Found]:
     """Every rule that counts, with how much of it was used."""
     for sequence in about.sequences:
-        yield "sequence", sequence.id, _because(_sequence(call, sequence), sequence.because)
+        yield "sequence", sequence.id, because(_sequence(call, sequence), sequence.because)
     for ceiling in about.ceilings:
-        yield "limit", ceiling.id, _because(_ceiling(call, ceiling), ceiling.because)
+        yield "limit", ceiling.id, because(_ceiling(call, ceiling), ceiling.because)
     for limit in about.limits:
-        yield "limit", limit.id, _because(_limit(call, limit), limit.because)
+        yield "limit", limit.id, because(_limit(call, limit), limit.because)
 
 
 def origins(judging: Judging) -> Iterator[Found]:
@@ -30,7 +30,7 @@ def origins(judging: Judging) -> Iterator[Found]:
             kinds = ", ".join(sorted(found.kinds)) or "nowhere"
             accepted = "accepted" if found.accepted_by(rule.accept) else "not accepted"
             words = f"{pointer or 'the whole'} comes from {kinds} ({found.trust}); {accepted}"
-            yield "origin", rule.id, _because(words, rule.because)
+            yield "origin", rule.id, because(words, rule.because)
 
 
 def asks(judging: Judging) -> Iterator[Found]:
@@ -38,7 +38,7 @@ def asks(judging: Judging) -> Iterator[Found]:
     answered = judging.approved()
     for rule in judging.asking():
         found = "approved" if rule.id in answered else f"asks a person ({rule.approver})"
-        yield "ask", rule.id, _because(found, rule.because)
+        yield "ask", rule.id, because(found, rule.because)
 
 
 def _limit(call: Call, limit: Limit) -> str:
@@ -75,5 +75,6 @@ def _sequence(call: Call, sequence: Sequence) -> str:
     return f"{words}, {sequence.calls} calls may follow, {spent} did" if sequence.calls else words
 
 
-def _because(words: str, because: str) -> str:
-    return f"{words}; {because}" if because else words
+def because(words: str, why: str) -> str:
+    """What a rule found, and why it is there where it says so."""
+    return f"{words}; {why}" if why else words

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from guard.core.errors import Reason, printable
-from guard.core.model import Allow, Ask, Call, Decision, Deny, Pin
+from guard.core.model import Allow, Ask, Call, Decision, Deny
 from guard.policy import derivation
 from guard.policy.conditions import ARGUMENTS, PINS, RUNTIME, fault
 from guard.policy.decide import decide, hidden
@@ -132,7 +132,6 @@ _SOUND: Final[Mapping[Reason, Step]] = {
     reason: Step(f"not {reason}", PASSED)
     for reason in (*(reason for reason, _ in RUNTIME), Reason.TOOL_CONTAINED)
 }
-_PINNED: Final = Step("pin", PASSED, detail=str(Pin.MATCHES))
 _PLAIN: Final = Step("arguments are an I-JSON object", PASSED)
 _ANY_HOUR: Final = Step("the hour is right", PASSED)
 _UNFORBIDDEN: Final = Step("nothing forbids", PASSED)
@@ -171,9 +170,9 @@ def _layers(call: Call, policy: Policy) -> Iterator[Step]:
         yield Step(
             f"policy {layer.ref.id}",
             outcome,
-            last.rule if outcome != PASSED else "",
+            last.rule,
             reason=last.reason,
-            pointer=last.pointer if outcome != PASSED else "",
+            pointer=last.pointer,
             steps=tuple(steps),
         )
 
@@ -188,7 +187,7 @@ def _layer(call: Call, policy: Policy) -> Iterator[Step]:
     yield _step(f"role {call.principal.role}", unknown, detail=_known(policy))
     held = held or Held(frozenset())
     yield _listed(call, policy, about, held)
-    yield _PINNED if tool.pin is Pin.MATCHES else _step("pin", PINS.get(tool.pin), detail=str(tool.pin))
+    yield _step("pin", PINS.get(tool.pin), detail=str(tool.pin))
     contained = "tool" in call.facts.contained
     check = f"not {Reason.TOOL_CONTAINED}"
     yield _step(check, Reason.TOOL_CONTAINED) if contained else _SOUND[Reason.TOOL_CONTAINED]
@@ -206,17 +205,11 @@ def _hours(call: Call, about: Matching) -> Step:
     check = _ANY_HOUR.check
     if not about.hours:
         return _ANY_HOUR
-    held = [rule.hold(call.facts.now) for rule in about.hours]
-    steps = tuple(
-        Step("hours", NOTED, rule.id, "inside" if right else "outside")
-        for rule, right in zip(about.hours, held, strict=True)
-    )
-    return _step(
-        check,
-        None if any(held) else Reason.OUTSIDE_HOURS,
-        rule="" if any(held) else about.hours[0].id,
-        steps=steps,
-    )
+    held = [(rule.id, rule.hold(call.facts.now)) for rule in about.hours]
+    steps = tuple(Step("hours", NOTED, rule, "inside" if right else "outside") for rule, right in held)
+    if any(right for _, right in held):
+        return _step(check, None, steps=steps)
+    return _step(check, Reason.OUTSIDE_HOURS, rule=about.hours[0].id, steps=steps)
 
 
 def _said(judging: Judging, about: Matching) -> Iterator[Step]:
@@ -296,7 +289,7 @@ def _forbidding(asked: Asked, about: Matching) -> Step:
     judged = [(rule, _says(rule, asked)) for rule in about.protected]
     reasons = {"matches": Reason.PROTECTED, "failed": Reason.RULE_FAILED}
     steps = tuple(
-        Step("protected", NOTED, rule.id, f"{verdict}; {rule.because}".rstrip("; "))
+        Step("protected", NOTED, rule.id, derivation.because(verdict, rule.because))
         for rule, verdict in judged
     )
     for rule, verdict in judged:

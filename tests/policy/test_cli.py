@@ -91,7 +91,8 @@ def test_check_holds_the_rules_beside_the_tools(tmp_path: Path) -> None:
 def test_explain_says_how_a_decision_comes_about() -> None:
     """The steps are readable and the last line is the verdict; a denial exits 1."""
     small = '{"amount": 5, "currency": "EUR", "iban": "DE89370400440532013000"}'
-    asked = ("explain", PAYMENTS, "--role", "clerk", "--tool", "transfer", "--server", "bank", "--arguments")
+    asked = ("explain", PAYMENTS, "--role", "clerk", "--tool", "transfer", "--server", "bank")
+    asked = (*asked, "--now", "2027-01-04T09:00:00Z", "--arguments")  # in banking hours
     assert run(*asked, small).exit_code == 0
     assert run(*asked, small).output.endswith("allowed\n")
     result = run(*asked, small.replace("5,", "5000,"))

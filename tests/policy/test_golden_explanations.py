@@ -105,6 +105,8 @@ def _told() -> Iterator[tuple[str, Explanation]]:
     for name, (of, policy, change) in OTHERWISE.items():
         yield name, explain(change(in_its_world(CASES[of], policy)), policy)
     whole = layered([ABOVE, STUDIO])
+    lower = layered([ABOVE, OBSERVING])
+    yield "in layers, observing", _explained(CASES["making too large"], lower)
     for name in LAYERED:
         yield f"in layers, {name}", _explained(CASES[name], whole)
 
@@ -113,7 +115,15 @@ def _explained(case: Case, policy: Policy) -> Explanation:
     return explain(in_its_world(case, policy), policy)
 
 
-JSON = ["looking", "making too large", "paying dear", "sending unseen", "in layers, what a tool said"]
+JSON = [
+    "looking",
+    "paying dear",
+    "sending unseen",
+    "arguments that are not JSON",
+    "in layers, making too large",
+    "in layers, what a tool said",
+    "in layers, observing",
+]
 
 
 def as_text() -> str:
