@@ -199,7 +199,7 @@ class Sequence:
         if self.requires:
             if not before:
                 return Deny(Reason.REQUIRED_FIRST, self.id)
-            most = self.calls * before if self.calls else UNBOUNDED
+            most = self.calls * before
             refused = Reason.REQUIRED_FIRST
         else:
             most = self.calls if before else UNBOUNDED

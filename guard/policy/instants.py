@@ -36,7 +36,6 @@ def span(text: str) -> int:
         ValueError: another form, or not between 1s and 31d.
     """
     found = _SPAN.fullmatch(text)
-    length = int(found[1]) * _UNITS[found[2]] if found else 0
-    if not 0 < length <= MAX_SPAN:
+    if not found or (length := int(found[1]) * _UNITS[found[2]]) > MAX_SPAN:
         raise ValueError("not a time from 1s to 31d, such as 90s, 15m, 24h or 7d")
     return length

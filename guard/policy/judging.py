@@ -173,7 +173,7 @@ class Judging:
 
     def taken(self) -> tuple[Reservation, ...]:
         """What the grant takes from counters, sorted by rule; known once `counters` was asked to its end."""
-        return tuple(self._taken) if self._taken else ()
+        return tuple(self._taken)
 
     def marks(self) -> tuple[Mark, ...]:
         """What a good ending notes."""

@@ -65,6 +65,6 @@ class Places:
 
 def _unquoted(piece: str) -> str:
     try:
-        return str(read(piece.encode("utf-8")))
+        return str(read(piece.encode()))
     except ValueError:
         return piece

@@ -10,6 +10,7 @@ from guard.core.canonical import escape
 
 MISSING: Final = object()
 """What no pointer finds."""
+_BARE_TILDE: Final = re.compile(r"~(?![01])")
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
 
 
@@ -21,7 +22,7 @@ def segments(pointer: str) -> list[str]:
     """
     if not pointer:
         return []
-    if not pointer.startswith("/") or "~" in pointer.replace("~0", "").replace("~1", ""):
+    if not pointer.startswith("/") or _BARE_TILDE.search(pointer):
         raise ValueError("not a JSON pointer such as `/recipient` or `/items/0/price`")
     return [part.replace("~1", "/").replace("~0", "~") for part in pointer[1:].split("/")]
 
