@@ -285,7 +285,7 @@ def _of_part(part: Mapping[str, Any]) -> Iterator[tuple[Finding, str]]:
             if not {"type", "const", "enum"} & schema.keys():
                 at = f"/properties/{escape(name)}/{keyword}"
                 of = _OF_TYPE[keyword]
-                yield Finding.UNTYPED, f"{at} checks nothing but a {of}; add `type: {of}`"
+                yield Finding.UNTYPED, f"{at} checks nothing but {of}s; add `type: {of}`"
     pattern = part.get("pattern")
     if isinstance(pattern, str) and not (pattern.startswith("^") and "$" in pattern):
         yield (

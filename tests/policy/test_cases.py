@@ -174,7 +174,7 @@ def test_cautions_name_what_is_likely_a_mistake() -> None:
     ]
     assert len(found) == 4
     assert "`amount` may be left out" in found[0]
-    assert "maximum checks nothing but a number" in found[1]
+    assert "maximum checks nothing but numbers" in found[1]
     assert "need not match the whole text" in found[2]
     assert found[3] == "GP007 tools/*:pay: no role grants pay"
     assert not [*cautions(git())]
