@@ -72,10 +72,9 @@ def layered(policies: Sequence[Policy]) -> Policy:
     if len(set(ids)) != len(ids):
         raise ValueError("two layers have the same id")
     every = [*map(_renamed, above), lowest]
-    intents = [frozenset(rule.id for rule in policy.intents) for policy in every]
+    intents = frozenset(rule.id for policy in every for rule in policy.intents)
     *higher, last = (
-        replace(policy, others=frozenset[str]().union(*intents) - own)
-        for policy, own in zip(every, intents, strict=True)
+        replace(policy, others=intents - {rule.id for rule in policy.intents}) for policy in every
     )
     ref = replace(lowest.ref, layers=tuple(policy.ref for policy in above))
     return replace(last, ref=ref, above=tuple(higher), remembering=_remembering(every))
