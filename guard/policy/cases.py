@@ -206,7 +206,7 @@ def run(policy: Policy, cases: Sequence[Case]) -> list[CaseResult]:
     Raises:
         GuardError: a case says how much was used of a limit that the policy does not have.
     """
-    enforced = replace(policy, mode="enforce", observe_until=None)
+    enforced = replace(policy, mode="enforce")
     return [_judged(case, decide(in_its_world(case, policy), enforced)) for case in cases]
 
 

@@ -97,7 +97,7 @@ def changes(before: Policy, after: Policy, calls: Iterable[tuple[str, Call]]) ->
 
 
 def _enforced(policy: Policy) -> Policy:
-    return replace(policy, mode="enforce", observe_until=None)
+    return replace(policy, mode="enforce")
 
 
 def _decided(call: Call, policy: Policy) -> Decision:

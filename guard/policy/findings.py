@@ -23,7 +23,7 @@ _WORDS: Final = {
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known word that was probably meant, as a remedy; else all of them."""
     names = sorted(known)
-    close = get_close_matches(word, names, 1, 0.6)
+    close = get_close_matches(word, names)
     return (
         f"did you mean `{printable(close[0])}`?"
         if close
@@ -47,7 +47,7 @@ def explain_invalid(error: ValidationError, text: Text, model: type[BaseModel]) 
     """
     faults = [
         (_pointer(fault["loc"], text), fault)
-        for fault in error.errors(include_url=False, include_input=False)
+        for fault in error.errors()
     ]
     lines = {pointer: int(text.where(pointer).rpartition(":")[2]) for pointer, _ in faults}
     pointer, fault = min(

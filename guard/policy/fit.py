@@ -186,7 +186,7 @@ class _Shape:
     def _add(self, part: Mapping[str, Any]) -> None:
         if isinstance(part.get("patternProperties"), dict):
             self.open = True
-        additional = part.get("additionalProperties", False)
+        additional = part.get("additionalProperties")
         self.open = self.open or additional is True or isinstance(additional, dict)
         properties = part.get("properties")
         if isinstance(properties, dict):
@@ -197,5 +197,6 @@ class _Shape:
             self.explicit = True
             self.items.append(part["items"])
         if isinstance(part.get("prefixItems"), list):
+            self.explicit = True
             self.items.extend(part["prefixItems"])
         self.explicit = self.explicit or part.get("additionalProperties") is False

@@ -92,7 +92,7 @@ class Schema:
         Where that matters more than once it rests on what is looked at first: members in sorted order.
         """
         judged = arguments
-        if self._sides is not None and polarity.Side.BOTH in self._sides.values():
+        if polarity.Side.BOTH in (self._sides or {}).values():
             judged = canonical.read(orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS))
         said, found = watch.run(lambda: self._unbroken(self._engine.is_valid, judged), high=high)
         if found.lost:

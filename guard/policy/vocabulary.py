@@ -190,7 +190,7 @@ def children(part: Any) -> Iterator[tuple[str, Any]]:
 
 def nearest(word: str, known: frozenset[str]) -> str:
     """The known word that was probably meant, as a remedy."""
-    close = get_close_matches(word, sorted(known), 1, 0.6)
+    close = get_close_matches(word, sorted(known))
     return f"did you mean `{close[0]}`?" if close else f"known are: {', '.join(sorted(known))}"
 
 

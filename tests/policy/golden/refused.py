@@ -41,6 +41,9 @@ TEXTS: dict[str, bytes] = {
     "an open quote": b"a: 1\nb: 'c\n",
     "an open list": b"a: 1\nb: [c\n",
     "JSON with a comma": b'{"a": 1,\n}',
+    "JSON that goes on after its fault": b'\n{"a": 1,\n}\n\n\n',
+    "JSON of another kind of text": b'{"a": \xc3\xa9}',
+    "JSON with a surrogate in a list": b'{"a": [1,\n{"b": "\\udc00"}]}',
     "JSON with a comment": b'{"a": 1}\n// end',
     "JSON with NaN": b'{"a": 1,\n "b": NaN}',
     "JSON that stops": b'{"a": 1,\n\n "b": ',
@@ -53,6 +56,8 @@ TEXTS: dict[str, bytes] = {
 }
 READ: dict[str, bytes] = {
     "as deep as may be": b"- " * 63 + b"x",
+    "as deep as may be in a mapping": b"".join(b" " * n + b"a:\n" for n in range(63)) + b" " * 63 + b"b",
+    "as deep as may be in flow": b"[" * 64 + b"]" * 64,
     "as deep as may be in JSON": b'{"a":' * 64 + b"1" + b"}" * 64,
     "as large as may be": b"a: b" + b" " * ((1 << 20) - 4),
     "the largest numbers": b"a: [9007199254740991, -9007199254740991, 1.5e300, -0, 0.0]\n",
@@ -117,6 +122,12 @@ SCHEMAS: dict[str, Any] = {
     "a part of a list that is no schema": {"anyOf": [True, "a"]},
     "an empty list": {"anyOf": []},
     "a boundary that is misstated": {"properties": {"a": {"pathWithin": {"roots": "x"}}}},
+    "as large as may be once written out": {
+        "$defs": {"a": {"anyOf": [{"minimum": n} for n in range(98)]}},
+        "allOf": [{"$ref": "#/$defs/a"}] * 39,
+    },
+    "a pattern after two backslashes": {"pattern": r"^\\d$"},
+    "a pattern after three backslashes": {"pattern": r"^\\\d$"},
     "a boundary that is unknown": {"pathwithin": {}},
 }
 GOOD: dict[str, Any] = {"roles": {"r": {"scopes": ["a"]}}, "tools": [{"match": "t", "scopes": ["a"]}]}
@@ -212,11 +223,75 @@ POLICIES: dict[str, dict[str, Any]] = {
     "a server with a field": {"servers": {"s": {"scope": []}}},
     "a resource with a blank": {"resources": [{"match": "file:///a b", "scopes": []}]},
     "a request schema": {"protected": [{"id": "x", "tools": ["t"], "request": {"maxlength": 1}}]},
+    "a schema that is a text": {"protected": [{"id": "x", "tools": ["t"], "schema": "no"}]},
+    "a schema that is a number": {"protected": [{"id": "x", "tools": ["t"], "schema": 5}]},
+    "a limit per number": {"limits": [{"id": "l", "tools": ["t"], "per": 5, "calls": 1, "window": "1s"}]},
+    "a limit per mapping": {
+        "limits": [{"id": "l", "tools": ["t"], "per": {"a": 1}, "calls": 1, "window": "1s"}]
+    },
+    "a pattern that is a number": {"protected": [{"id": "x", "tools": [5]}]},
+    "a pattern with a wrong field": {"protected": [{"id": "x", "tools": [{"match": "t", "sever": "s"}]}]},
+    "a resource that is a number": {"resources": [5]},
+    "a resource with a server of numbers": {
+        "protected": [{"id": "x", "resources": [{"match": "a:b", "server": 5}]}]
+    },
+    "a role that is a number": {"roles": {"r": 5}},
+    "a role of a wrong name": {"roles": {"a b": {"scopes": 5}}},
+    "a server of a wrong name": {"servers": {"a b": {}}},
+    "scopes that are a text": {"roles": {"r": {"scopes": "a"}}},
+    "scopes that are numbers": {"roles": {"r": {"scopes": [1, 2]}}},
+    "roles that are a list": {"roles": []},
+    "a currency that is a text": {
+        "limits": [
+            {
+                "id": "l",
+                "tools": ["t"],
+                "per": "role",
+                "sum": 1,
+                "of": "/a",
+                "currency": "EUR",
+                "window": "1s",
+            }
+        ]
+    },
+    "a currency without a name": {
+        "limits": [
+            {
+                "id": "l",
+                "tools": ["t"],
+                "per": "role",
+                "sum": 1,
+                "of": "/a",
+                "currency": {"at": "/b"},
+                "window": "1s",
+            }
+        ]
+    },
+    "a field of a currency": {
+        "limits": [
+            {
+                "id": "l",
+                "tools": ["t"],
+                "per": "role",
+                "sum": 1,
+                "of": "/a",
+                "currency": {"at": "/b", "si": "EUR"},
+                "window": "1s",
+            }
+        ]
+    },
+    "a field of a source": {"sources": [{"tools": ["t"], "trust": "mixed", "fields": {"a": "mixed"}}]},
+    "a trust of a field": {"sources": [{"tools": ["t"], "trust": "mixed", "fields": {"/a": "full"}}]},
+    "a field of a containment": {"containment": {"principal": {"denails": 1, "window": "1h"}}},
     "a schema": {"intents": [{"id": "x", "tools": ["t"], "schema": {"properties": {"a": {"typ": 1}}}}]},
 }
 CASES: dict[str, str] = {
     "nothing": "cases: []",
     "a text": "cases: a",
+    "a list": "- cases: a",
+    "a number": "5",
+    "several faults": "cases:\n- name: a\n  role: r\n  tool: t\n  expect: 5\n- {name: b, role: r, tool: t, expect: deny, resaon: x}\n- {role: r}",
+    "several faults in their order": "cases:\n- name: ''\n  role: r\n  tool: 5\n  expect: 5\n- {name: 5}",
     "no name": "cases: [{role: r, tool: t, expect: allow}]",
     "no role": "cases: [{name: a, tool: t, expect: allow}]",
     "nothing asked": "cases: [{name: a, role: r, expect: allow}]",
@@ -243,6 +318,8 @@ FAILING: dict[str, str] = {
     "one that is asked": "cases:\n- {name: a, role: r, tool: t, expect: allow}\n- {name: b, role: r, tool: v, expect: allow, rule: x}",
     "one denied by another": "cases:\n- {name: a, role: r, tool: w, expect: deny, reason: protected, rule: other}",
     "one denied for another reason": "cases:\n- {name: a, role: r, tool: w, expect: deny, reason: default-deny}",
+    "one that asks and should not": "cases:\n- {name: a, role: r, tool: v, expect: allow}",
+    "one that asks by another": "cases:\n- {name: a, role: r, tool: v, expect: ask, rule: x}\n- {name: b, role: r, tool: v, expect: ask, rule: person}",
     "one that should ask": "cases:\n- {name: a, role: r, tool: t, expect: ask, rule: person}",
 }
 WORLD: dict[str, Any] = {
@@ -271,6 +348,18 @@ TOOLS: dict[tuple[str, str], Any] = {
             "$defs": {"far": {"properties": {"near": {}}}},
         }
     },
+    ("s", "negative"): {"inputSchema": {"properties": {"a": {}}, "not": {"properties": {"b": {}}}}},
+    ("s", "twice"): {
+        "inputSchema": {
+            "properties": {
+                "a": {
+                    "allOf": [1, {"$ref": "#/$defs/x"}, {"$ref": "#/$defs/x"}, {"properties": {"y": {}}}],
+                    "$ref": 5,
+                }
+            },
+            "$defs": {"x": {"properties": {"x": {}}}},
+        }
+    },
     ("s", "sent"): {"inputSchema": {"properties": {"to": {}, "when": {}}}},
     ("q", "send"): {"inputSchema": {"type": "object"}},
     ("q", "odd"): {"inputSchema": {"properties": [], "items": 1, "prefixItems": 1, "patternProperties": 1}},
@@ -291,6 +380,24 @@ FIT: dict[str, dict[str, Any]] = {
     "one in a list": _about("send", {"properties": {"tags": {"items": {"properties": {"kye": {}}}}}}),
     "one in what a list holds": _about("send", {"properties": {"tags": {"contains": {"required": ["kye"]}}}}),
     "one in a pair": _about("send", {"properties": {"pair": {"prefixItems": [{"required": ["tow"]}]}}}),
+    "one in a list of pairs": _about(
+        "send", {"properties": {"tags": {"prefixItems": [{"required": ["kye"]}]}}}
+    ),
+    "one beside a reference to itself": _about(
+        "send",
+        {"allOf": [{"$ref": "#/$defs/d"}, {"$ref": "#/$defs/d"}], "$defs": {"d": {"required": ["too"]}}},
+    ),
+    "one below another that is open": _about(
+        "send", {"properties": {"more": {"required": ["x"]}, "to": {"required": ["mial"]}}}
+    ),
+    "one below a name alone": _about(
+        "send", {"properties": {"to": True, "tags": {"items": True}}, "required": ["too"]}
+    ),
+    "one that the tool has not": _about("negative", {"required": ["a", "b"]}),
+    "one in what is read twice": _about("twice", {"properties": {"a": {"required": ["x", "y", "z"]}}}),
+    "one of a tool without a schema": {
+        "intents": [{"id": "x", "tools": [{"match": "none", "server": "q"}], "schema": {"required": ["x"]}}]
+    },
     "one in all of": _about("send", {"allOf": [{"properties": {"to": {}}}, {"required": ["too"]}]}),
     "one in if": _about("send", {"if": {"required": ["too"]}, "then": {"required": ["tow"]}, "else": False}),
     "one in not": _about("send", {"not": {"required": ["too"]}}),
