@@ -45,10 +45,7 @@ def explain_invalid(error: ValidationError, text: Text, model: type[BaseModel]) 
         text: what was read, with its lines.
         model: the model that it was read as, for the names of its fields.
     """
-    faults = [
-        (_pointer(fault["loc"], text), fault)
-        for fault in error.errors()
-    ]
+    faults = [(_pointer(fault["loc"], text), fault) for fault in error.errors()]
     lines = {pointer: int(text.where(pointer).rpartition(":")[2]) for pointer, _ in faults}
     pointer, fault = min(
         faults, key=lambda found: (found[1]["type"] != "extra_forbidden", lines[found[0]], found[0])
