@@ -1,6 +1,6 @@
 """Mutation testing of the floors that say yes: does some test notice each small change of the code?
 
-    python scripts/mutants.py [--processes 4] [--only guard/policy/decide.py ...] [--show NAME ...]
+    python scripts/mutants.py [--processes 4] [--only guard/policy/decide.py ...] [--again] [--show NAME ...]
 
 mutmut makes the mutants, in a copy in build/mutants; `mutant_parts/judge.py` runs the tests of those floors
 on each, under a Hypothesis profile of their own (few examples, always the same). A mutant that no test
@@ -33,6 +33,7 @@ from mutmut.mutation.file_mutation import mutate_file_contents
 ROOT = Path(__file__).parent.parent
 COPY = ROOT / "build" / "mutants"
 JUDGE = Path(__file__).parent / "mutant_parts" / "judge.py"
+FIGURES = ROOT / "build" / "figures" / "mutants.json"
 EQUIVALENT = ROOT / "tests" / "policy" / "mutants.yaml"
 COPIED = (
     "guard",
@@ -64,6 +65,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=list(MUTATED), help="files or globs to change")
     parser.add_argument("--tests", nargs="*", default=list(TESTS), help="files or folders of tests")
     parser.add_argument("--copy", type=Path, default=COPY, help="the folder of the copy, made anew")
+    parser.add_argument("--again", action="store_true", help="only what survived in the run before")
     parser.add_argument("--show", nargs="*", default=[], metavar="NAME", help="what these mutants change")
     options = parser.parse_args()
     os.chdir(ROOT)  # mutmut reads its settings there
@@ -73,8 +75,10 @@ def main() -> int:
         return 0
     began = time.monotonic()
     prepare(options.copy, options.only)
-    results, red = outcomes(options.copy, options.processes, options.tests)
-    return report(results, options.only, time.monotonic() - began) or bool(red)
+    names = list(json.loads(FIGURES.read_text())["survivors"]) if options.again else None
+    results, red = outcomes(options.copy, options.processes, options.tests, names)
+    only = [] if options.again else options.only
+    return report(results, only, time.monotonic() - began) or bool(red)
 
 
 def prepare(copy: Path, only: list[str]) -> None:
@@ -98,12 +102,19 @@ def mutate(file: Path) -> None:
     file.write_text(mutate_file_contents(str(file), file.read_text()).code)
 
 
-def outcomes(copy: Path, processes: int, tests: list[str]) -> tuple[dict[str, str], list[str]]:
-    """What became of each mutant, by its name; and the tests that are red without any."""
+def outcomes(
+    copy: Path, processes: int, tests: list[str], names: list[str] | None
+) -> tuple[dict[str, str], list[str]]:
+    """What became of each mutant, or of these, by its name; and the tests that are red without any."""
+    (copy / "names.json").write_text(json.dumps(names))
     said = copy / "results.json"
     leave_out = [f"--ignore={test}" for test in NOT_RUN] + [f"--deselect={test}" for test in ABOUT_THE_TEXT]
     told = ["-q", "-p", "no:cacheprovider", "--hypothesis-profile=mutants", *leave_out, *tests]
-    subprocess.run((sys.executable, str(JUDGE), str(said), str(processes), *told), cwd=copy, check=True)
+    subprocess.run(
+        (sys.executable, str(JUDGE), str(said), str(processes), str(copy / "names.json"), *told),
+        cwd=copy,
+        check=True,
+    )
     found = json.loads(said.read_text())
     return found["outcomes"], found["red"]
 
@@ -128,7 +139,7 @@ def _body(code: str, function: str) -> str:
 
 
 def report(results: dict[str, str], only: list[str], seconds: float) -> int:
-    """Print and write the figures."""
+    """Print the figures, and write those of a run over files."""
     equivalent: dict[str, str] = yaml.safe_load(EQUIVALENT.read_text()) or {}
     counts = Counter(results.values())
     survivors = sorted(name for name, outcome in results.items() if outcome not in KILLED)
@@ -143,6 +154,9 @@ def report(results: dict[str, str], only: list[str], seconds: float) -> int:
     for module, each in sorted(modules.items()):
         print(f"{module}: {sum(one in KILLED for one in each)} of {len(each)}")
     print(f"{killed} of {len(results)} mutants killed, {percent} %, in {seconds:.0f} s: {dict(counts)}")
+    failed = percent < LEAST_KILLED or bool(unexplained)
+    if not only:
+        return int(failed)
     figures.write(
         "mutants",
         {
@@ -155,7 +169,7 @@ def report(results: dict[str, str], only: list[str], seconds: float) -> int:
             "unexplained": len(unexplained),
         },
     )
-    return 1 if percent < LEAST_KILLED or unexplained else 0
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Which test notices which mutant: one process that loads the tests once and forks for every mutant.
 
-    python judge.py RESULTS PROCESSES TEST...      in the folder of the mutated copy
+    python judge.py RESULTS PROCESSES NAMES TEST...      in the folder of the mutated copy
+
+NAMES is a JSON file with the mutants to try, null for all.
 
 mutmut writes each function beside its mutants; its own trampoline asks an environment variable at every
 call, and its runner collects all tests anew for every mutant: two seconds of CPU each. Here the trampoline
@@ -73,10 +75,11 @@ def trampoline(forms: dict[str, Form], is_classmethod: bool = False) -> Callable
 class Judge:
     """A pytest plugin that runs the tests its own way."""
 
-    def __init__(self, results: Path, processes: int) -> None:
+    def __init__(self, results: Path, processes: int, names: list[str] | None) -> None:
         self.screen = os.fdopen(os.dup(2), "w")  # pytest catches what is printed
         self.results = results
         self.processes = processes
+        self.names = names
         self.items: list[pytest.Item] = []
         self.failed = False
 
@@ -156,6 +159,7 @@ class Judge:
                 for number, function in enumerate(functions)
                 for form in function.forms
                 if form != "_mutmut_orig"
+                and (self.names is None or f"{function.module}.{form}" in self.names)
             ]
             # Neighbours are far apart, so that what killed one is known when the next is tried.
             for _, number, form in sorted(todo):
@@ -222,11 +226,12 @@ def _recorder(number: int, function: Form, touched: set[int]) -> Form:
 
 
 def main() -> int:
-    results, processes, *arguments = sys.argv[1:]
+    results, processes, names, *arguments = sys.argv[1:]
     sys.path.insert(0, str(Path.cwd()))
     mutmut.mutation.trampoline.wrap_in_trampoline = trampoline  # type: ignore[assignment]
     sys.setrecursionlimit(2 * sys.getrecursionlimit())  # a call of a mutated function is two
-    return int(pytest.main(arguments, plugins=[Judge(Path(results), int(processes))]))
+    judge = Judge(Path(results), int(processes), json.loads(Path(names).read_text()))
+    return int(pytest.main(arguments, plugins=[judge]))
 
 
 if __name__ == "__main__":
