@@ -1,4 +1,4 @@
-"""Names of counters stand in stores: they do not change, and two callers share one only where the rule says so."""
+"""Names of counters stand in stores: they do not change; and other small things that must hold."""
 
 from __future__ import annotations
 
@@ -107,7 +107,8 @@ def test_every_value_of_a_text_has_its_line() -> None:
     text = '{"a": [\n1,\n{"b": [\n[2],\n3]}],\n"c": {}}'
     places = Places(text)
     assert places.lines == {
-        "": 1, "/a": 1, "/a/0": 2, "/a/1": 3, "/a/1/b": 3, "/a/1/b/0": 4, "/a/1/b/0/0": 4, "/a/1/b/1": 5, "/c": 6,
+        "": 1, "/a": 1, "/a/0": 2, "/a/1": 3, "/a/1/b": 3, "/a/1/b/0": 4, "/a/1/b/0/0": 4, "/a/1/b/1": 5,
+        "/c": 6,
     }  # fmt: skip
     assert places.depth == 5
     assert Places("{}").depth == 1
