@@ -140,7 +140,7 @@ class ServerSettings(Settled):
     shared: bool = Field(default=False, description="one process or session for a tenant's principals")
     timeout: Seconds = 300.0
     idle_seconds: Seconds = 600.0
-    processes: Count = Field(default=64, description="of them at the same time")
+    processes: Count = Field(default=96, description="of them at the same time")
     methods: list[MethodName] = Field(default=[], description="further methods that are let through to it")
     meta: list[MetaKey] = Field(default=[], description="further keys of `_meta` that are passed on to it")
 

@@ -144,7 +144,7 @@ def test_the_defaults(tmp_path: Path) -> None:
         "refusals_per_minute": 60,
     }
     server = got.servers["one"]
-    assert (server.timeout, server.idle_seconds, server.processes, server.shared) == (300, 600, 64, False)
+    assert (server.timeout, server.idle_seconds, server.processes, server.shared) == (300, 600, 96, False)
 
 
 def test_a_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

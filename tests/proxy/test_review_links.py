@@ -30,3 +30,17 @@ async def test_one_callers_sessions_do_not_take_every_link(tmp_path: Path, era: 
         assert [reason(one) for one in answers if one["result"].get("isError")] == ["overloaded"]
         for party in parties:
             await party.__aexit__(None, None, None)
+
+
+async def test_sixty_four_sessions_of_one_principal_find_room(tmp_path: Path) -> None:
+    """As many as were served before a quarter was kept from each: as configured by default, all at once."""
+    found = Estates(tmp_path / "e", *servers(LEGACY, "http"))
+    ada = found.key("ada")
+    held = {"name": "do", "arguments": {"acts": [{"sleep": 1.0}, {"answer": {"content": []}}]}}
+    async with found.guarded():
+        parties = [found.party(LEGACY, ada, deaf=True) for _ in range(64)]
+        opened = [await party.__aenter__() for party in parties]
+        answers = [await one for one in [party.start("tools/call", held)[1] for party in opened]]
+        assert [reason(one) for one in answers if one["result"].get("isError")] == []
+        for party in parties:
+            await party.__aexit__(None, None, None)
