@@ -31,8 +31,8 @@ from guard.proxy.documents import Published
 from guard.proxy.house import House
 from guard.proxy.http import PATH, Front, Rules
 from guard.proxy.links import Link, ToolServer
-from guard.proxy.listener import Bounds, Listener, listen
-from guard.proxy.relay import Post, Relay, listen_on, take_over
+from guard.proxy.listener import Bounds, Listener, listen, listen_on
+from guard.proxy.relay import Post, Relay, take_over
 from guard.proxy.remembering import salt_of
 from guard.proxy.sealing import Seal
 from guard.proxy.world import Gate

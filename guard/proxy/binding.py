@@ -48,8 +48,6 @@ from guard.proxy.shelves import Shelves
 
 ID_BYTES: Final = 16
 MAX_REBINDS: Final = 10
-MAX_HEARD: Final = 4096
-"""How many of the user's messages are known to be remembered; any other is remembered again."""
 
 
 def random_id() -> str:
@@ -205,14 +203,13 @@ class Binding:
         memory = memory_of(policy, principal, self._conversation(message), self.house.salt)
         if memory is None:
             return ()
-        turn = (memory.name, sha256(text.encode()))
-        if turn not in self.house.heard and (keep := user_said(memory, text)) is not None:
-            made = Transaction(Place(principal.tenant), None, self._clock(), effects=(keep,))
+        now = self._clock()
+        told = memory.text(b"\0" + text.encode(), now)  # as nothing begins that a server says
+        if told not in self.house.heard and (keep := user_said(memory, text)) is not None:
+            made = Transaction(Place(principal.tenant), None, now, effects=(keep,))
             if not isinstance(await self._log.commit(made), Recorded):
                 raise Refused(Reason.STORE_UNAVAILABLE, "the user's words could not be remembered")
-            while len(self.house.heard) >= MAX_HEARD:
-                del self.house.heard[next(iter(self.house.heard))]
-            self.house.heard[turn] = None
+            self.house.note_heard(told)
         return spoken_of(text, self.house.salt)
 
     async def _find(

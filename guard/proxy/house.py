@@ -25,6 +25,8 @@ from guard.proxy.links import ToolServer
 from guard.proxy.sealing import Seal
 from guard.proxy.warden import Warden
 
+MAX_HEARD: Final = 4096
+"""How many texts are known to be remembered; any other is remembered again."""
 JOINT: Final = "__"
 """Between the server's name and the tool's, where there is more than one server."""
 
@@ -111,7 +113,7 @@ class House:
         decisions: how many calls were decided since the start, by reason; "allow" for the permitted.
         refusals: how many messages were refused before anybody was identified or anything judged.
         warden: looks after what outlives its authorization.
-        heard: the newest of the user's messages that are remembered: (memory, digest).
+        heard: the newest texts that are remembered, of users and servers: see `Memory.text`.
     """
 
     def __init__(
@@ -160,6 +162,12 @@ class House:
         self._changed = False
         for watcher in [*self._watchers]:
             watcher.tools_changed()
+
+    def note_heard(self, text: tuple[str, str]) -> None:
+        """Know that a text is remembered; the oldest is not known any more where there is no room."""
+        while len(self.heard) >= MAX_HEARD:
+            del self.heard[next(iter(self.heard))]
+        self.heard[text] = None
 
     @property
     def steady(self) -> bool:

@@ -25,7 +25,7 @@ from guard.proxy.connection import Connection
 from guard.proxy.exchange import JSON, Exchange
 from guard.proxy.http import PATH, SESSION, Front
 from guard.proxy.lines import MAX_MESSAGE
-from guard.proxy.listener import BACKLOG, Listener
+from guard.proxy.listener import BACKLOG, Listener, doors
 from guard.proxy.peer import Bounds, Peer, Shared
 from guard.proxy.refusals import Turned
 from guard.proxy.response import Broken, Response
@@ -228,24 +228,15 @@ def _lost() -> Turned:
     return Turned(502, message, code=wire.LOST)
 
 
-async def listen_on(app: Relay, sock: object, bounds: Bounds, context: object = None) -> Listener:
-    """Take clients from a socket that listens already."""
-    loop = asyncio.get_running_loop()
-    shared = Shared(app, bounds, loop)
-    server = await loop.create_server(
-        lambda: Peer(shared),
-        sock=sock,  # type: ignore[call-overload]
-        ssl=context,
-        ssl_handshake_timeout=bounds.head_seconds if context else None,
-        backlog=BACKLOG,
-    )
-    return Listener(server, shared)
-
-
 async def take_over(relay: Relay, path: Path, bounds: Bounds) -> Listener:
     """Take what the other workers hand on. Raises OSError."""
     loop = asyncio.get_running_loop()
     shared = Shared(relay.handed_on, bounds, loop)
     path.unlink(missing_ok=True)  # of a worker that is dead: nobody else has this number  # noqa: ASYNC240
-    server = await loop.create_unix_server(lambda: Peer(shared), str(path), backlog=BACKLOG)
-    return Listener(server, shared)
+    first = await loop.create_unix_server(lambda: Peer(shared), str(path), backlog=BACKLOG)
+    return Listener(
+        await doors(
+            first, lambda sock: loop.create_unix_server(lambda: Peer(shared), sock=sock, backlog=BACKLOG)
+        ),
+        shared,
+    )

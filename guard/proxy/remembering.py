@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from guard.core.canonical import sha256
 from guard.core.model import Call, Conversation, Principal, Tool
 from guard.lineage.store import Glimpse, Remember
 from guard.policy.origins.judge import SENT
@@ -19,6 +20,8 @@ from guard.policy.origins.results import answered
 from guard.policy.origins.values import Found, Glimpses, spoken
 from guard.policy.rules import Policy
 
+AGAIN: Final = 4
+"""A text that is told again is remembered again this many times in the window that values are kept."""
 _CONTEXT: Final = b"guard-mcp origins"
 
 
@@ -47,6 +50,15 @@ class Memory:
     window: int
     most: int
     salt: bytes
+
+    def text(self, raw: bytes, now: int) -> tuple[str, str]:
+        """What names a text that was told: told again after a while it is another one, and remembered again.
+
+        Args:
+            raw: the text.
+            now: UNIX milliseconds.
+        """
+        return self.name, f"{sha256(raw)}/{now // max(1, self.window // AGAIN)}"
 
     def keep(self, found: Glimpses) -> Remember | None:
         """The effect that keeps these; None where there is nothing."""

@@ -14,22 +14,17 @@ from typing import Final, Protocol
 
 import orjson
 
-from guard.core.canonical import sha256
 from guard.core.errors import Reason, Refused
 from guard.core.model import Call, Conversation, Principal, Tool
 from guard.lineage.store import Place, Recorded, Remember, Transaction
 from guard.policy.rules import Policy
 from guard.proxy.house import Generation, House
 from guard.proxy.listing import Behind
-from guard.proxy.remembering import Memory, listed, memory_of, said
+from guard.proxy.remembering import listed, memory_of, said
 
-MAX_HEARD: Final = 4_096
-"""How many texts are known to be remembered; any other is remembered again."""
 MAX_WAITING: Final = 1_024
 """Messages that wait to be remembered, for one client; more are not told, so that nothing grows."""
 MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
-_AGAIN: Final = 4
-"""A text that is told again is remembered again this many times in the window that values are kept."""
 
 
 class Teller(Protocol):
@@ -160,8 +155,8 @@ async def shown(gate: Teller, items: Iterable[Shown], *, pinned: bool) -> None:
         return
     known = [*items]
     about = b"\n".join(b"%s\0%s\0%s" % (one.server.encode(), one.kind.encode(), one.raw) for one in known)
-    turn = _turn(memory, about, house.clock())
-    if turn in house.heard:
+    text = memory.text(about, house.clock())
+    if text in house.heard:
         return
     for one in known:
         trust = policy.trust(Tool(one.server, one.name, kind=one.kind))[0] if one.name else "untrusted"
@@ -169,9 +164,7 @@ async def shown(gate: Teller, items: Iterable[Shown], *, pinned: bool) -> None:
         keep = listed(memory, one.kind, name, one.raw, trust, pinned=pinned)
         if keep is not None:
             await _store(house, principal, keep)
-    while len(house.heard) >= MAX_HEARD:
-        del house.heard[next(iter(house.heard))]
-    house.heard[turn] = None
+    house.note_heard(text)
 
 
 def definitions(generation: Generation, tools: Mapping[str, orjson.Fragment]) -> Iterable[Shown]:
@@ -200,8 +193,3 @@ async def _store(house: House, principal: Principal, keep: Remember) -> None:
 
 def _remembers(policy: Policy) -> bool:
     return any(layer.origins for layer in policy.layers)
-
-
-def _turn(memory: Memory, raw: bytes, now: int) -> tuple[str, str]:
-    """What names a text that was told: told again after a while, it is another one."""
-    return memory.name, f"{sha256(raw)}/{now // max(1, memory.window // _AGAIN)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -44,6 +45,7 @@ class Someone:
         rules = policy(origins=ORIGINS) if origins else policy()
         parts: dict[str, Any] = {"generation": SimpleNamespace(policy=rules), "salt": b"s", "heard": {}}
         self.house = cast("House", SimpleNamespace(log=journal, clock=lambda: 1_000, **parts))
+        self.house.note_heard = partial(House.note_heard, self.house)  # type: ignore[method-assign]
         self.home = Conversation("c", "launch")
 
     def identify(self) -> Principal:

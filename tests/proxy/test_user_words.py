@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -125,6 +126,18 @@ async def test_the_same_words_are_remembered_once(tmp_path: Path) -> None:
         assert len(bare) == 1
         assert await send(party, BOB, f"{SAID}!") == "allow"
         assert len(bare) == 2
+
+
+async def test_words_said_again_after_their_window_are_remembered_again(tmp_path: Path) -> None:
+    """What lapsed is the user's again once the user says it again, for the calls after that one."""
+    found = estate(tmp_path / "e", MODERN, memory={"window": "2s"})
+    key = found.key()
+    async with found.guarded(), found.party(MODERN, key) as party:
+        assert await send(party, BOB, SAID) == "allow"
+        assert await send(party, BOB) == "allow"
+        await asyncio.sleep(2.5)
+        assert await send(party, EVE, SAID) == "origin-refused"
+        assert await send(party, BOB) == "allow"
 
 
 @ERAS
