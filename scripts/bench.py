@@ -138,7 +138,8 @@ def arguments() -> argparse.Namespace:
   --also-http 'NAME=URL COMMAND ARGS...'
       over HTTP. {port} is a free port and {upstream} the tool server's URL, in URL and in COMMAND; {server}
       is as above, for one that bridges. Without COMMAND it runs already, and its CPU time is not known.
-  The tool must be called `echo` there too. A gateway that does not work in an era is left out of it.""",
+  Where the tool is not called `echo` behind it, NAME ends in @ and what it is called. A gateway that does
+  not work in an era is left out of it.""",
     )
     parser.add_argument("--quick", action="store_true", help="few calls, three repetitions: does it work?")
     parser.add_argument("--repetitions", type=int, default=None, help="default 7")

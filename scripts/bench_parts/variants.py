@@ -99,7 +99,7 @@ async def stdio(bench: Bench, name: str, era: str) -> AsyncIterator[Link]:
         case _:
             made, _key = bench.guard(name, {"command": server}, None)
             command, env = made.command(), made.env
-    link = StdioLink(command, env=env, cores=cores, log=bench.log, tool=TOOL, era=era)
+    link = StdioLink(command, env=env, cores=cores, log=bench.log, tool=tool_of(name), era=era)
     await link.open()
     if name == DIRECT:
         link.pid = 0
@@ -107,6 +107,11 @@ async def stdio(bench: Bench, name: str, era: str) -> AsyncIterator[Link]:
         yield link
     finally:
         await link.close()
+
+
+def tool_of(name: str) -> str:
+    """What the tool is called behind a variant: gateways may call it by another name."""
+    return name.partition("@")[2] or TOOL
 
 
 def expanded(template: str, server: Sequence[str], **named: object) -> list[str]:
@@ -140,7 +145,7 @@ async def http(bench: Bench, name: str, era: str, upstream: int) -> AsyncIterato
         workers = name.removeprefix(WORKERS) if name.startswith(WORKERS) else ""
         command, env = made.command(*(["--workers", workers] if workers else [])), made.env
     async with process(command, env, host=host, port=port, cores=bench.middle, log=bench.log) as pid:
-        link = HttpLink(host, port, path, key=key, tool=TOOL, era=era, pid=pid)
+        link = HttpLink(host, port, path, key=key, tool=tool_of(name), era=era, pid=pid)
         yield link
         await link.close()
 
