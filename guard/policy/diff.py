@@ -8,14 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
+from datetime import UTC, datetime, timedelta
+from itertools import islice, product
 from typing import Any, Final
 
 from guard.core.canonical import canonical
-from guard.core.model import Allow, Ask, Call, Conversation, Decision, Facts, Pin, Principal, Seen, Tool
+from guard.core.model import (
+    UNBOUNDED,
+    Allow,
+    Ask,
+    Call,
+    Conversation,
+    Decision,
+    Facts,
+    Pin,
+    Principal,
+    Reservation,
+    Seen,
+    Tool,
+)
 from guard.policy.cases import Case, asked, unused
 from guard.policy.decide import decide
 from guard.policy.globs import is_glob
+from guard.policy.pointers import segments
 from guard.policy.rules import Policy
 from guard.policy.schema import Schema
 
@@ -25,6 +40,12 @@ MOST_OF_A_TOOL: Final = 400
 KINDS: Final = ("newly permitted", "newly asked", "newly denied", "other terms")
 _STRANGE: Final = "x"  # what a star stands for
 _TEXTS: Final = ("", "a", "x" * 300)
+_STATEMENTS: Final = {
+    "select": "SELECT 1 FROM {}",
+    "insert": "INSERT INTO {} VALUES (1)",
+    "update": "UPDATE {} SET a = 1",
+    "delete": "DELETE FROM {}",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +53,8 @@ class Change:
     """A call that the two policies decide differently.
 
     Attributes:
-        kind: one of KINDS; "other terms" where the answer is of the same kind, and its reason, rules, scopes
-            or obligations are not.
+        kind: one of KINDS; "other terms" where the answer is of the same kind, and its reason, rules, scopes,
+            obligations, counters or windows are not.
         origin: "case NAME", "call ID" of a lineage, or "edge".
         call: what is asked.
         before: what the first policy says, in words.
@@ -76,9 +97,10 @@ def changes(before: Policy, after: Policy, calls: Iterable[tuple[str, Call]]) ->
     """
     seen: set[bytes] = set()
     old, new = _enforced(before), _enforced(after)
+    alike = before.ref.id == after.ref.id  # else no counter has the name that it has in the other
     for origin, call in calls:
         said, says = _decided(call, old), _decided(call, new)
-        if _terms(said) == _terms(says):
+        if _terms(said, counters=alike) == _terms(says, counters=alike):
             continue
         tool = call.tool
         key = canonical(
@@ -105,11 +127,13 @@ def _decided(call: Call, policy: Policy) -> Decision:
     return decide(replace(call, facts=facts), policy)
 
 
-def _terms(decision: Decision) -> Any:
+def _terms(decision: Decision, *, counters: bool) -> Any:
     if isinstance(decision, Allow):
-        return ("allow", decision.rules, decision.scopes, decision.obligations)
+        taken = [replace(one, counter=one.counter if counters else "") for one in decision.reservations]
+        noted = [(mark.counter if counters else "", mark.window) for mark in decision.marks]
+        return ("allow", decision.rules, decision.scopes, decision.obligations, taken, noted)
     if isinstance(decision, Ask):
-        return ("ask", decision.rules, decision.approver)
+        return ("ask", decision.rules, decision.approver, decision.window, decision.pointers)
     return ("deny", decision.reason, decision.rule)
 
 
@@ -124,10 +148,16 @@ def _kind(before: Decision, after: Decision) -> str:
 def words(decision: Decision) -> str:
     """A decision in words."""
     if isinstance(decision, Allow):
-        return f"allow by {', '.join(decision.rules) or 'no rule'}"
+        taken = "".join(map(_taken, decision.reservations))
+        return f"allow by {', '.join(decision.rules) or 'no rule'}{taken}"
     if isinstance(decision, Ask):
-        return f"ask by {', '.join(decision.rules)}"
+        return f"ask by {', '.join(decision.rules)} within {decision.window // 1000} seconds"
     return f"deny {decision.reason}" + (f" by {decision.rule}" if decision.rule else "")
+
+
+def _taken(one: Reservation) -> str:
+    most = "" if one.most == UNBOUNDED else f" of {one.most}"
+    return f"; {one.limit} takes {one.amount}{most} in {one.window // 1000} seconds"
 
 
 def of_cases(cases: Iterable[Case]) -> Iterator[tuple[str, Call]]:
@@ -140,7 +170,9 @@ def of_cases(cases: Iterable[Case]) -> Iterator[tuple[str, Call]]:
 
 
 def edges(policies: Iterable[Policy], now: int) -> Iterator[tuple[str, Call]]:
-    """Calls at the edges of what the policies say: each role, each tool, each bound from both sides.
+    """Calls at the edges of what the policies say: each role, each tool, each bound and hour from both sides.
+
+    Nothing was used before them and nothing is remembered.
 
     Args:
         policies: the two.
@@ -154,14 +186,20 @@ def _edges(policies: list[Policy], now: int) -> Iterator[tuple[str, Call]]:
     for kind, server, name in sorted(set(_subjects(policies))):
         schemas = [schema for policy in policies for schema in _schemas(policy, kind, server, name)]
         tried = [{}] if kind == "resource" else [*islice(_arguments(schemas), MOST_OF_A_TOOL)]
+        times = sorted({time for policy in policies for time in _times(policy, kind, server, name, now)})
         for role in (*roles, "nobody-knows-this-role"):
             for arguments in tried:
                 yield "edge", _call(role, (kind, server, name), arguments, now)
+            for arguments, time in product(tried[:2], times):
+                yield "edge", _call(role, (kind, server, name), arguments, time)
 
 
 def _subjects(policies: list[Policy]) -> Iterator[tuple[str, str, str]]:
     for policy in policies:
-        kinds = (policy.tools, policy.intents, policy.protected, policy.limits, policy.asks, policy.origins)
+        kinds: tuple[tuple[Any, ...], ...] = (
+            *(policy.tools, policy.intents, policy.protected, policy.limits, policy.ceilings),
+            *(policy.hours, policy.sequences, policy.asks, policy.origins),
+        )
         for rules in kinds:
             for rule in rules:
                 for pattern in rule.tools:
@@ -175,6 +213,15 @@ def _spelled(pattern: str) -> str:
     return pattern.replace("*", _STRANGE).replace("?", _STRANGE) if is_glob(pattern) else pattern
 
 
+def _times(policy: Policy, kind: str, server: str, name: str, now: int) -> Iterator[int]:
+    """The minutes, of the days from `now` on, at which hours begin and end, and those before them."""
+    for rule in policy.about(server, name, kind).hours:
+        here = datetime.fromtimestamp(now / 1000, UTC).astimezone(rule.zone)
+        midnight = here.replace(hour=0, minute=0, second=0, microsecond=0)
+        for day, minute in product(range(8), (rule.begin - 1, rule.begin, rule.end - 1, rule.end)):
+            yield int((midnight + timedelta(days=day, minutes=minute)).timestamp()) * 1000
+
+
 def _schemas(policy: Policy, kind: str, server: str, name: str) -> Iterator[Any]:
     about = policy.about(server, name, kind)
     schemas: list[Schema | None] = [rule.schema for rule in about.intents]
@@ -182,6 +229,19 @@ def _schemas(policy: Policy, kind: str, server: str, name: str) -> Iterator[Any]
     for schema in schemas:
         if schema is not None and isinstance(schema.source, dict):
             yield schema.source
+    for rule in about.origins:
+        yield {"required": [name for name in map(_member, rule.arguments) if name]}
+    for budget in (limit.budget for limit in about.limits):
+        if budget is not None:
+            parts = {_member(budget.of): {"type": "number"}, _member(budget.currency): {"const": budget.unit}}
+            parts.pop("", None)
+            yield {"required": [*parts], "properties": parts}
+
+
+def _member(pointer: str) -> str:
+    """The member of the arguments that a pointer names, "" where it leads deeper or anywhere."""
+    parts = segments(pointer)
+    return parts[0] if len(parts) == 1 and parts[0] != "*" else ""
 
 
 def _arguments(schemas: list[Any]) -> Iterator[dict[str, Any]]:
@@ -227,6 +287,7 @@ def _values(part: Any) -> Iterator[Any]:
     if "const" in part:
         yield part["const"]
     yield from part.get("enum", ())
+    yield from _within(part)
     for keyword, inside, outside in (
         ("minimum", 0, -1),
         ("maximum", 0, 1),
@@ -251,6 +312,29 @@ def _values(part: Any) -> Iterator[Any]:
             yield from ({}, "a")
         case _:
             yield from (*_TEXTS, 1)
+
+
+def _within(part: Mapping[str, Any]) -> Iterator[str]:
+    """What lies within boundary keywords: each root, domain, host, account, table, command and amount."""
+    yield from part.get("pathWithin", {}).get("roots", ())
+    yield from part.get("iban", {}).get("accounts", ())
+    for domain in part.get("emailDomain", {}).get("domains", ()):
+        yield f"a@{domain.replace('*', _STRANGE)}"
+    url = part.get("urlWithin", {})
+    ends = product(
+        url.get("schemes", ()), url.get("hosts", ()), url.get("ports", ("",)), url.get("paths", ("",))
+    )
+    for scheme, host, port, path in ends:
+        name = host.replace("*", _STRANGE) if len(host) > 1 else "example.com"
+        yield f"{scheme}://{name}{port and f':{port}'}{path}"
+    sql = part.get("sql", {})
+    for kind, table in product(sql.get("statements", ()), sql.get("tables", ())):
+        yield _STATEMENTS[kind].format(table.replace("*", _STRANGE))
+    for command in part.get("shellCommand", {}).get("commands", ()):
+        yield " ".join(command["words"])
+        yield from (" ".join((*command["words"], option)) for option in command.get("options", ()))
+    for currency, amount in part.get("money", {}).get("maximum", {}).items():
+        yield f"{amount} {currency}"
 
 
 def _call(role: str, about: tuple[str, str, str], arguments: Mapping[str, Any], now: int) -> Call:

@@ -13,6 +13,7 @@ from guard.core.model import Conversation, PolicyRef, Principal, Tool
 from guard.policy.counting import Ceiling, Limit, Reading, Scope, Sequence
 from guard.policy.globs import is_glob
 from guard.policy.kinds import (
+    ANY,
     AskRule,
     Held,
     Hours,
@@ -324,15 +325,18 @@ class Policy:
         A layer that has rules on origins, and names no source for it, says that it is untrusted.
         """
         labels: list[str] = []
-        fields: dict[str, str] = {}
+        every: list[Source] = []
         for layer in self.layers:
             sources = layer.about(tool.server, tool.name, tool.kind).sources
             labels += [source.trust for source in sources]
             if not sources and layer.origins:
                 labels.append("untrusted")
-            for source in sources:
-                for pointer, trust in source.fields.items():
-                    fields[pointer] = least_trusted(fields.get(pointer, trust), trust)
+            every += sources
+        pointers = {pointer for source in every for pointer in source.fields}
+        fields = {
+            pointer: least_trusted(*(_trust_at(pointer, source) for source in every))
+            for pointer in sorted(pointers)
+        }
         whole = least_trusted(*labels) if labels else "untrusted"
         if len(self.layers) > 1:  # what one layer says of a part lifts nothing that another says of the whole
             fields = {pointer: least_trusted(trust, whole) for pointer, trust in fields.items()}
@@ -363,3 +367,22 @@ class Policy:
 def least_trusted(*labels: str) -> str:
     """The least of these: "untrusted" before "mixed" before "trusted"; any other word is the least."""
     return min(labels, key=lambda label: _TRUST.index(label) if label in _TRUST else -1)
+
+
+def _trust_at(pointer: str, source: Source) -> str:
+    """The least trust that a source may mean of what lies at a pointer, where `*` is any one segment."""
+    if pointer in source.fields:
+        return source.fields[pointer]
+    at = pointer.split("/")[1:]
+    deepest, covering, crossing = -1, [source.trust], list[tuple[int, str]]()
+    for field_pointer, trust in source.fields.items():
+        path = field_pointer.split("/")[1:]
+        steps = [*zip(path, at, strict=False)]
+        if len(path) > len(at) or any(one != other and ANY not in (one, other) for one, other in steps):
+            continue
+        if any(one not in (other, ANY) for one, other in steps):  # it may be on the way, and may not
+            crossing.append((len(path), trust))
+        elif len(path) >= deepest:
+            covering = [*(covering if len(path) == deepest else ()), trust]
+            deepest = len(path)
+    return least_trusted(*covering, *(trust for depth, trust in crossing if depth >= deepest))

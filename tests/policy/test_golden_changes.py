@@ -297,7 +297,7 @@ def test_a_decision_in_words() -> None:
     """With its rules, or without one."""
     assert words(Allow(("a", "b"), ())) == "allow by a, b"
     assert words(Allow((), ())) == "allow by no rule"
-    assert words(Ask(("a", "b"), "client", 1)) == "ask by a, b"
+    assert words(Ask(("a", "b"), "client", 2_000)) == "ask by a, b within 2 seconds"
     assert words(Deny(Reason.PROTECTED, "p")) == "deny protected by p"
     assert words(Deny(Reason.DEFAULT_DENY)) == "deny default-deny"
 

@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from guard.policy.boundaries.sql_words import KEYWORDS, REFUSED_BY
+from guard.policy.boundaries.sql_words import FUNCTIONS, KEYWORDS, REFUSED_BY, TYPES
 from guard.policy.boundaries.verdict import NotUnderstood
 
 LONGEST: Final = 16_384  # characters
 DEEPEST: Final = 32  # parentheses and CASE inside each other
 MOST_WORDS: Final = 2_000
+DEEPEST_TYPES: Final = 4  # parentheses behind what may be a type, inside each other
+_TYPELESS: Final = (KEYWORDS | FUNCTIONS) - TYPES - {"union", "year"}
+"""Behind any other word the parser reads a parenthesis as a type's and as a call's: each level doubles."""
 
 _PIECES: Final[Mapping[str, str]] = {
     "text": r"'(?:[^'\\]|'')*'(?!['\w])",
@@ -67,6 +70,7 @@ def split(statement: str, dialect: str) -> Words:
     """One statement's words. Raises NotUnderstood."""
     plain = statement.strip(" \n\t").removesuffix(";").rstrip(" \n\t")
     bare, called = set[str](), set[str]()
+    opened: list[bool] = []  # of each parenthesis that is open, whether what stands before may be a type
     place, depth, count, first, last = 0, 0, 0, "", ""
     while place < len(plain):
         match = _SPLIT[dialect].match(plain, place)
@@ -86,12 +90,14 @@ def split(statement: str, dialect: str) -> Words:
             depth += {"case": 1, "end": -1}.get(piece, 0)
         elif piece == "(":
             depth += 1
+            opened.append(bool(last) and last not in _TYPELESS)
             if last and last not in KEYWORDS:
                 called.add(last.strip(_QUOTES))
         elif piece == ")":
             depth -= 1
+            del opened[-1:]
         last = piece if kind in ("word", "quoted") else ""
-        if not 0 <= depth <= DEEPEST or count > MOST_WORDS:
+        if not 0 <= depth <= DEEPEST or count > MOST_WORDS or sum(opened) > DEEPEST_TYPES:
             raise NotUnderstood
     if bare & REFUSED_BY[dialect]:
         raise NotUnderstood

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from guard.core.errors import printable
 from guard.policy.boundaries.hosts import PATTERN, Host, Names, Networks, names, networks, read
+from guard.policy.boundaries.paths import fold
 from guard.policy.boundaries.verdict import Judge, Keyword, Misstated, NotUnderstood, text
 
 LONGEST: Final = 8192  # characters
@@ -30,7 +31,7 @@ _URL: Final = re.compile(
 )
 _BROKEN: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|%[01][0-9A-Fa-f]|%7[Ff]")
 _SLIPPERY: Final = re.compile(
-    r"//|/\.{1,2}(?=/|$)|;|%(?:2[DdEeFf5]|5[CcFf]|7[Ee]|3[0-9Bb]|[46][1-9A-Fa-f]|[57][0-9Aa])"
+    r"//|/(?:%20)*\.(?:\.|%20)*(?=/|$)|;|%(?:2[DdEeFf5]|5[CcFf]|7[Ee]|3[0-9Bb]|[46][1-9A-Fa-f]|[57][0-9Aa])"
 )
 """In a path: empty segments, dots, parameters, and escapes that some servers decode before they route."""
 _ROUTING: Final = frozenset("./\\%;")
@@ -150,9 +151,14 @@ def _below(path: str, prefixes: tuple[str, ...]) -> bool:
     if _slips(path):
         raise NotUnderstood
     plainly = _starts(path, prefixes)
-    if _starts(path.lower(), tuple(prefix.lower() for prefix in prefixes)) != plainly:
+    if _starts(_loose(path), tuple(map(_loose, prefixes))) != plainly:
         raise NotUnderstood
     return plainly
+
+
+def _loose(path: str) -> str:
+    """A path for a server that tells neither escapes, capitals nor compatibility forms apart."""
+    return fold(unquote(path))
 
 
 def _slips(path: str) -> bool:

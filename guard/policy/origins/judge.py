@@ -36,6 +36,8 @@ _NOT_CODE: Final = re.compile(r"[\W_]+")
 SENT: Final = "sent:"
 """How a source begins that is a call of Guard's own client: what it sent, and to which tool."""
 _UNKNOWN: Final = Appearance("unknown", "untrusted")
+_UNSEEN: Final = Appearance("unseen", "untrusted")
+"""Beside what a value leads to or is in disguise, where it was not seen itself: no source said it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,17 +181,19 @@ def _gathered(asked: _Asked, appearances: Any, *, user_overrides: bool) -> list[
     if asked.weak:
         meant = _read_back(appearances(asked.quoted))
         found = meant + [one for one in found if one.trust == "untrusted"]
+    itself = bool(found) or not asked.exact
     found += [one for one in appearances(asked.disguised) if one.trust == "untrusted"]
     for phrase in asked.phrases:
         told = [[one for one in appearances((pair,)) if one.trust == "untrusted"] for pair in phrase]
         if all(told):
             found += [one for each in told for one in each]
+            itself = True
     if user_overrides and any(one.source == "user" for one in found):
         return [one for one in found if one.trust != "untrusted" and one.source == "user"]
     gained = any(one.trust != "untrusted" for one in found)
     if not gained:
         found += [one for one in appearances(asked.leading) if one.trust == "untrusted"]
-    return found
+    return found if itself or not found else [*found, _UNSEEN]
 
 
 def _read_back(found: list[Appearance]) -> list[Appearance]:
