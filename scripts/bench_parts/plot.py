@@ -11,7 +11,7 @@ from bench_parts.ratios import DIRECT
 _PANELS: Final = (
     ("added_p50_ms", min, "latency added to a lone call, p50\nms, less is better", "{:.2f}"),
     ("rps", max, "calls a second, 64 conversations\nmore is better", "{:.0f}"),
-    ("cpu_ms", max, "CPU time of the middle, 64 conversations\nms a call, less is better", "{:.2f}"),
+    ("cpu_ms", max, "CPU time, 64 conversations\nms a call, less is better", "{:.2f}"),
 )
 _COLOURS: Final = {"modern": "#3b6ea5", "handshake": "#a9c4de"}
 _TRANSPORTS: Final = {"stdio": "stdio", "http": "HTTP"}
